@@ -1,0 +1,262 @@
+//! What is written down: one message per event. Shape: `docs/audit-log.md`.
+//!
+//! Nothing in here may carry a credential or a value that a mask hides: texts are recorded after
+//! [`crate::mask`] went over them.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// One event, with its time and session.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Event {
+    /// Nanoseconds since the Unix epoch.
+    #[prost(uint64, tag = "1")]
+    pub time_unix_ns: u64,
+    /// The session's UUID, 16 bytes; empty for events of the gateway itself.
+    #[prost(bytes = "vec", tag = "2")]
+    pub session: Vec<u8>,
+    /// What happened.
+    #[prost(oneof = "Kind", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
+    pub kind: Option<Kind>,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Kind {
+    /// A client reached the gateway.
+    #[prost(message, tag = "10")]
+    Connection(Connection),
+    /// The client said who it is, and the target agreed or not.
+    #[prost(message, tag = "11")]
+    Identity(Identity),
+    /// The intent: a command, with the decision on it. Durable before the command goes upstream.
+    #[prost(message, tag = "12")]
+    Command(Command),
+    /// A command waits for a person.
+    #[prost(message, tag = "13")]
+    Hold(Hold),
+    /// A hold ended.
+    #[prost(message, tag = "14")]
+    Approval(Approval),
+    /// A command ended.
+    #[prost(message, tag = "15")]
+    Outcome(Outcome),
+    /// A session ended.
+    #[prost(message, tag = "16")]
+    Close(Close),
+    /// The gateway started; `detail` says with which version.
+    #[prost(message, tag = "17")]
+    GatewayStarted(GatewayNote),
+    /// The gateway stopped in order.
+    #[prost(message, tag = "18")]
+    GatewayStopped(GatewayNote),
+    /// The policy in force; `detail` holds its hash and file names.
+    #[prost(message, tag = "19")]
+    PolicyLoaded(GatewayNote),
+    /// A person used the administration socket.
+    #[prost(message, tag = "20")]
+    Administration(Administration),
+}
+
+/// A client reached the gateway.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Connection {
+    /// The client's address and port.
+    #[prost(string, tag = "1")]
+    pub client: String,
+    /// The address and port that the client dialled.
+    #[prost(string, tag = "2")]
+    pub target_address: String,
+    /// The policy's name for the target.
+    #[prost(string, tag = "3")]
+    pub target: String,
+    /// The protocol spoken.
+    #[prost(string, tag = "4")]
+    pub protocol: String,
+    /// The local process; absent for routed clients.
+    #[prost(message, optional, tag = "5")]
+    pub process: Option<Process>,
+}
+
+/// The local process behind a connection, as the kernel saw it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Process {
+    /// User id.
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    /// Group id.
+    #[prost(uint32, tag = "2")]
+    pub gid: u32,
+    /// Process id.
+    #[prost(uint32, tag = "3")]
+    pub pid: u32,
+    /// Thread name.
+    #[prost(string, tag = "4")]
+    pub comm: String,
+    /// Path of the executable; empty if unknown.
+    #[prost(string, tag = "5")]
+    pub executable: String,
+    /// Path of the cgroup; empty if unknown.
+    #[prost(string, tag = "6")]
+    pub cgroup: String,
+}
+
+/// The client said who it is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Identity {
+    /// The target's user.
+    #[prost(string, tag = "1")]
+    pub user: String,
+    /// The target's database.
+    #[prost(string, tag = "2")]
+    pub database: String,
+    /// What the client calls itself.
+    #[prost(string, tag = "3")]
+    pub application: String,
+    /// The target accepted the credentials.
+    #[prost(bool, tag = "4")]
+    pub authenticated: bool,
+    /// The target's error code if it did not.
+    #[prost(string, tag = "5")]
+    pub error_code: String,
+}
+
+/// A command and the decision on it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Command {
+    /// Number within the session, from 1.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// The text, with passwords and masked patterns replaced.
+    #[prost(string, tag = "2")]
+    pub text: String,
+    /// SHA-256 of the exact bytes of text and parameters.
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: Vec<u8>,
+    /// Number of parameters bound to it.
+    #[prost(uint32, tag = "4")]
+    pub parameters: u32,
+    /// Statement kinds.
+    #[prost(string, repeated, tag = "5")]
+    pub kinds: Vec<String>,
+    /// Relations read.
+    #[prost(string, repeated, tag = "6")]
+    pub reads: Vec<String>,
+    /// Relations written.
+    #[prost(string, repeated, tag = "7")]
+    pub writes: Vec<String>,
+    /// Why the facts may not be all; empty if they are.
+    #[prost(string, tag = "8")]
+    pub incomplete: String,
+    /// The decision: `allow`, `deny` or `hold`.
+    #[prost(string, tag = "9")]
+    pub decision: String,
+    /// The rule that decided; empty for the target's default.
+    #[prost(string, tag = "10")]
+    pub rule: String,
+    /// Where the rule stands: `file:line`.
+    #[prost(string, tag = "11")]
+    pub rule_source: String,
+    /// Why: the rule's message.
+    #[prost(string, tag = "12")]
+    pub reason: String,
+    /// SHA-256 of the policy snapshot that decided.
+    #[prost(bytes = "vec", tag = "13")]
+    pub policy: Vec<u8>,
+}
+
+/// A command waits for a person.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Hold {
+    /// The request's number, unique in this log.
+    #[prost(uint64, tag = "1")]
+    pub request: u64,
+    /// The command's number within the session.
+    #[prost(uint64, tag = "2")]
+    pub command: u64,
+    /// Milliseconds until it is refused.
+    #[prost(uint64, tag = "3")]
+    pub timeout_ms: u64,
+}
+
+/// A hold ended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Approval {
+    /// The request's number.
+    #[prost(uint64, tag = "1")]
+    pub request: u64,
+    /// The command's number within the session.
+    #[prost(uint64, tag = "2")]
+    pub command: u64,
+    /// `approved`, `denied`, `timed_out`, `cancelled` or `client_gone`.
+    #[prost(string, tag = "3")]
+    pub resolution: String,
+    /// Who: the local user's name and uid; empty if nobody did.
+    #[prost(string, tag = "4")]
+    pub by: String,
+    /// What they said.
+    #[prost(string, tag = "5")]
+    pub reason: String,
+}
+
+/// A command ended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Outcome {
+    /// The command's number within the session.
+    #[prost(uint64, tag = "1")]
+    pub command: u64,
+    /// The target's words: a command tag such as `DELETE 3`; empty on error.
+    #[prost(string, tag = "2")]
+    pub tag: String,
+    /// Rows sent to the client.
+    #[prost(uint64, tag = "3")]
+    pub rows: u64,
+    /// Cells masked, by column or by pattern.
+    #[prost(uint64, tag = "4")]
+    pub cells_masked: u64,
+    /// The error code that the client saw; empty on success.
+    #[prost(string, tag = "5")]
+    pub error_code: String,
+    /// Microseconds from the decision to the end.
+    #[prost(uint64, tag = "6")]
+    pub duration_us: u64,
+}
+
+/// A session ended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Close {
+    /// Why, in a sentence.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    /// The end was a violation of the protocol or of a limit.
+    #[prost(bool, tag = "2")]
+    pub violation: bool,
+    /// Commands judged.
+    #[prost(uint64, tag = "3")]
+    pub commands: u64,
+    /// Bytes sent to the target.
+    #[prost(uint64, tag = "4")]
+    pub bytes_up: u64,
+    /// Bytes sent to the client.
+    #[prost(uint64, tag = "5")]
+    pub bytes_down: u64,
+}
+
+/// Something about the gateway itself.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GatewayNote {
+    /// In a sentence.
+    #[prost(string, tag = "1")]
+    pub detail: String,
+}
+
+/// A person used the administration socket.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Administration {
+    /// The local user's name and uid.
+    #[prost(string, tag = "1")]
+    pub by: String,
+    /// What they asked for.
+    #[prost(string, tag = "2")]
+    pub action: String,
+}

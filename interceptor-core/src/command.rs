@@ -1,0 +1,99 @@
+//! The protocol-neutral command: what a statement does, and who sends it.
+//!
+//! A protocol's analysis fills [`Facts`]; policy decides on them; the record keeps them. Nothing
+//! here knows how a protocol's bytes look or what a policy file says.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+
+/// A table, view or other relation as a statement names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relation {
+    /// The schema, where the statement gave one.
+    pub schema: Option<Box<str>>,
+    /// The relation's own name, case-folded as the server folds it.
+    pub name: Box<str>,
+}
+
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema}.{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// What one command does, as far as its text shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The kinds of the statements in it, in order, without repeats: the names in [`KINDS`].
+    pub kinds: Vec<&'static str>,
+    /// Relations that it reads.
+    pub reads: Vec<Relation>,
+    /// Relations that it writes, creates, alters or drops.
+    pub writes: Vec<Relation>,
+    /// Functions that it calls, case-folded, schema-qualified where the statement is.
+    pub functions: Vec<String>,
+    /// An UPDATE or DELETE without a WHERE clause is in it.
+    pub unfiltered: bool,
+    /// Why the facts above may not be all: dynamic SQL, an anonymous block, an unknown node.
+    /// `None` means that they are complete.
+    pub incomplete: Option<&'static str>,
+}
+
+/// Every statement kind that an analysis can report and a policy file can name: PostgreSQL's
+/// command tags. A policy's `DROP` stands for every kind whose first word it is.
+pub const KINDS: &[&str] = &[
+    "ALTER DATABASE", "ALTER EXTENSION", "ALTER FUNCTION", "ALTER INDEX", "ALTER POLICY",
+    "ALTER PUBLICATION", "ALTER ROLE", "ALTER SCHEMA", "ALTER SEQUENCE", "ALTER SUBSCRIPTION",
+    "ALTER SYSTEM", "ALTER TABLE", "ALTER TYPE", "ALTER VIEW", "ALTER OTHER",
+    "ANALYZE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT",
+    "COPY FROM", "COPY PROGRAM", "COPY TO",
+    "CREATE DATABASE", "CREATE EXTENSION", "CREATE FUNCTION", "CREATE INDEX", "CREATE POLICY",
+    "CREATE PUBLICATION", "CREATE ROLE", "CREATE RULE", "CREATE SCHEMA", "CREATE SEQUENCE",
+    "CREATE SUBSCRIPTION", "CREATE TABLE", "CREATE TABLE AS", "CREATE TRIGGER", "CREATE TYPE",
+    "CREATE VIEW", "CREATE OTHER",
+    "DEALLOCATE", "DECLARE CURSOR", "DELETE", "DISCARD", "DO",
+    "DROP DATABASE", "DROP EXTENSION", "DROP FUNCTION", "DROP INDEX", "DROP OWNED",
+    "DROP POLICY", "DROP PUBLICATION", "DROP ROLE", "DROP SCHEMA", "DROP SEQUENCE",
+    "DROP SUBSCRIPTION", "DROP TABLE", "DROP TRIGGER", "DROP TYPE", "DROP VIEW", "DROP OTHER",
+    "EMPTY", "EXECUTE", "EXPLAIN", "EXPLAIN ANALYZE", "FETCH", "FUNCTION CALL", "GRANT", "IMPORT",
+    "INSERT", "LISTEN", "LOAD", "LOCK", "MERGE", "MOVE", "NOTIFY", "OTHER", "PREPARE",
+    "REASSIGN OWNED", "REFRESH MATERIALIZED VIEW", "REINDEX", "RELEASE", "RESET", "REVOKE",
+    "ROLLBACK", "SAVEPOINT", "SECURITY LABEL", "SELECT", "SET", "SET ROLE", "SHOW",
+    "TRUNCATE", "UNLISTEN", "UPDATE", "VACUUM",
+];
+
+/// The local process behind a connection, as the kernel saw it call `connect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Process (thread group) id.
+    pub pid: u32,
+    /// The thread's name, at most 15 bytes.
+    pub comm: String,
+    /// Path of the executable; `None` where it could not be read for certain.
+    pub executable: Option<String>,
+    /// Path of the cgroup, relative to the cgroup2 mount; `None` where unknown.
+    pub cgroup: Option<String>,
+}
+
+/// Who acts: what is known of the client when a command is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The client's address as the gateway sees it.
+    pub client: SocketAddr,
+    /// The local process, for clients on the gateway host; `None` is "unknown".
+    pub process: Option<Process>,
+    /// The target's user that the client asked to be.
+    pub user: String,
+    /// The target's database that the client asked for.
+    pub database: String,
+}

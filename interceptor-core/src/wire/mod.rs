@@ -1,0 +1,3 @@
+//! Wire formats: bounded decoders and encoders, a folder per protocol.
+//!
+//! It owns how bytes look. It must not know sessions, policy or masks.

@@ -1,0 +1,1 @@
+//! The gateway's shell: everything that touches the kernel, a socket, a clock or a file.

@@ -1,0 +1,2 @@
+//! The binary `interceptor`.
+fn main() {}
