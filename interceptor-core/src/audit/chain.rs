@@ -113,13 +113,21 @@ impl Record {
     pub fn after(head: &Head, event: Vec<u8>) -> Self {
         let sequence = head.sequence.saturating_add(1);
         let hash = hash_of(sequence, &head.hash, &event);
-        Self { sequence, previous: head.hash, hash, event }
+        Self {
+            sequence,
+            previous: head.hash,
+            hash,
+            event,
+        }
     }
 
     /// The head of a log that ends here.
     #[must_use]
     pub const fn head(&self) -> Head {
-        Head { sequence: self.sequence, hash: self.hash }
+        Head {
+            sequence: self.sequence,
+            hash: self.hash,
+        }
     }
 
     /// True if the record's hash is that of its own fields.
@@ -162,12 +170,19 @@ impl Record {
         };
         // Protobuf readers skip unknown fields and take the last of several: both are places
         // to hide what the hash does not cover.
-        if record.encode() == bytes { Ok(record) } else { Err(RecordError::NotCanonical) }
+        if record.encode() == bytes {
+            Ok(record)
+        } else {
+            Err(RecordError::NotCanonical)
+        }
     }
 }
 
 fn hash_from(bytes: &[u8]) -> Result<Hash, RecordError> {
-    bytes.try_into().map(Hash).map_err(|_| RecordError::HashLength(bytes.len()))
+    bytes
+        .try_into()
+        .map(Hash)
+        .map_err(|_| RecordError::HashLength(bytes.len()))
 }
 
 fn hash_of(sequence: u64, previous: &Hash, event: &[u8]) -> Hash {

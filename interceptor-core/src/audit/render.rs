@@ -70,7 +70,9 @@ fn write_kind(out: &mut String, kind: Option<&Kind>) -> fmt::Result {
         Some(Kind::Approval(approval)) => write_approval(out, approval),
         Some(Kind::Outcome(outcome)) => write_outcome(out, outcome),
         Some(Kind::Close(close)) => write_close(out, close),
-        Some(Kind::GatewayStarted(note) | Kind::GatewayStopped(note) | Kind::PolicyLoaded(note)) => {
+        Some(
+            Kind::GatewayStarted(note) | Kind::GatewayStopped(note) | Kind::PolicyLoaded(note),
+        ) => {
             write!(out, "{}", Escaped(&note.detail))
         }
         Some(Kind::Administration(act)) => {
@@ -89,20 +91,41 @@ fn write_connection(out: &mut String, connection: &Connection) -> fmt::Result {
         Escaped(&connection.target_address),
         Escaped(&connection.protocol),
     )?;
-    let Some(process) = &connection.process else { return Ok(()) };
-    let program = if process.executable.is_empty() { &process.comm } else { &process.executable };
-    write!(out, " by {} pid {} uid {}", Escaped(program), process.pid, process.uid)
+    let Some(process) = &connection.process else {
+        return Ok(());
+    };
+    let program = if process.executable.is_empty() {
+        &process.comm
+    } else {
+        &process.executable
+    };
+    write!(
+        out,
+        " by {} pid {} uid {}",
+        Escaped(program),
+        process.pid,
+        process.uid
+    )
 }
 
 fn write_identity(out: &mut String, identity: &Identity) -> fmt::Result {
-    write!(out, "{}@{}", Escaped(&identity.user), Escaped(&identity.database))?;
+    write!(
+        out,
+        "{}@{}",
+        Escaped(&identity.user),
+        Escaped(&identity.database)
+    )?;
     if !identity.application.is_empty() {
         write!(out, " as {}", Escaped(&identity.application))?;
     }
     if identity.authenticated {
         out.write_str(" authenticated")
     } else {
-        write!(out, " refused by the target: {}", Escaped(&identity.error_code))
+        write!(
+            out,
+            " refused by the target: {}",
+            Escaped(&identity.error_code)
+        )
     }
 }
 
@@ -124,12 +147,20 @@ fn write_command(out: &mut String, command: &Command) -> fmt::Result {
 
 fn write_hold(out: &mut String, hold: &Hold) -> fmt::Result {
     let seconds = hold.timeout_ms / 1000;
-    write!(out, "#{} waits as request {} for {seconds} s", hold.command, hold.request)
+    write!(
+        out,
+        "#{} waits as request {} for {seconds} s",
+        hold.command, hold.request
+    )
 }
 
 fn write_approval(out: &mut String, approval: &Approval) -> fmt::Result {
     let resolution = Escaped(&approval.resolution);
-    write!(out, "#{} request {} {resolution}", approval.command, approval.request)?;
+    write!(
+        out,
+        "#{} request {} {resolution}",
+        approval.command, approval.request
+    )?;
     if !approval.by.is_empty() {
         write!(out, " by {}", Escaped(&approval.by))?;
     }
@@ -140,23 +171,40 @@ fn write_approval(out: &mut String, approval: &Approval) -> fmt::Result {
 }
 
 fn write_outcome(out: &mut String, outcome: &Outcome) -> fmt::Result {
-    let Outcome { command, rows, cells_masked, duration_us, .. } = outcome;
+    let Outcome {
+        command,
+        rows,
+        cells_masked,
+        duration_us,
+        ..
+    } = outcome;
     write!(out, "#{command} ")?;
     if outcome.error_code.is_empty() {
         write!(out, "{}", Escaped(&outcome.tag))?;
     } else {
         write!(out, "error {}", Escaped(&outcome.error_code))?;
     }
-    write!(out, ", {rows} rows, {cells_masked} cells masked, {duration_us} us")
+    write!(
+        out,
+        ", {rows} rows, {cells_masked} cells masked, {duration_us} us"
+    )
 }
 
 fn write_close(out: &mut String, close: &Close) -> fmt::Result {
     if close.violation {
         out.write_str("violation: ")?;
     }
-    let Close { commands, bytes_up, bytes_down, .. } = close;
+    let Close {
+        commands,
+        bytes_up,
+        bytes_down,
+        ..
+    } = close;
     let reason = Escaped(&close.reason);
-    write!(out, "{reason} ({commands} commands, {bytes_up} bytes up, {bytes_down} bytes down)")
+    write!(
+        out,
+        "{reason} ({commands} commands, {bytes_up} bytes up, {bytes_down} bytes down)"
+    )
 }
 
 #[cfg(test)]
@@ -173,7 +221,11 @@ mod tests {
     }
 
     fn event(kind: Kind) -> Event {
-        Event { time_unix_ns: 1, session: Vec::new(), kind: Some(kind) }
+        Event {
+            time_unix_ns: 1,
+            session: Vec::new(),
+            kind: Some(kind),
+        }
     }
 
     proptest! {
@@ -215,7 +267,10 @@ mod tests {
                 target_address: nasty(),
                 target: nasty(),
                 protocol: nasty(),
-                process: Some(crate::audit::event::Process { comm: nasty(), ..Default::default() }),
+                process: Some(crate::audit::event::Process {
+                    comm: nasty(),
+                    ..Default::default()
+                }),
             }),
             Kind::Identity(Identity {
                 user: nasty(),
@@ -230,9 +285,19 @@ mod tests {
                 reason: nasty(),
                 ..Approval::default()
             }),
-            Kind::Outcome(Outcome { tag: nasty(), ..Outcome::default() }),
-            Kind::Outcome(Outcome { error_code: nasty(), ..Outcome::default() }),
-            Kind::Close(Close { reason: nasty(), violation: true, ..Close::default() }),
+            Kind::Outcome(Outcome {
+                tag: nasty(),
+                ..Outcome::default()
+            }),
+            Kind::Outcome(Outcome {
+                error_code: nasty(),
+                ..Outcome::default()
+            }),
+            Kind::Close(Close {
+                reason: nasty(),
+                violation: true,
+                ..Close::default()
+            }),
             Kind::PolicyLoaded(crate::audit::event::GatewayNote { detail: nasty() }),
             Kind::Administration(crate::audit::event::Administration {
                 by: nasty(),

@@ -66,7 +66,10 @@ impl Verifier {
     /// Verifies the records that follow one that is trusted.
     #[must_use]
     pub const fn after(trusted: Head) -> Self {
-        Self { last: trusted, state: State::Intact }
+        Self {
+            last: trusted,
+            state: State::Intact,
+        }
     }
 
     /// Takes the next record, as stored.
@@ -108,19 +111,28 @@ impl Verifier {
         match self.state {
             State::Broken(finding) => return Err(finding),
             State::Gap => {
-                return Err(Finding::Missing { sequence: last.sequence.saturating_add(1) });
+                return Err(Finding::Missing {
+                    sequence: last.sequence.saturating_add(1),
+                });
             }
             State::Intact => {}
         }
         let Some(head) = head else { return Ok(last) };
         if last.sequence < head.sequence {
-            return Err(Finding::TruncatedTail { have: last.sequence, head: head.sequence });
+            return Err(Finding::TruncatedTail {
+                have: last.sequence,
+                head: head.sequence,
+            });
         }
         if last.sequence > head.sequence {
-            return Err(Finding::BeyondHead { sequence: head.sequence.saturating_add(1) });
+            return Err(Finding::BeyondHead {
+                sequence: head.sequence.saturating_add(1),
+            });
         }
         if last.hash != head.hash {
-            return Err(Finding::Altered { sequence: last.sequence });
+            return Err(Finding::Altered {
+                sequence: last.sequence,
+            });
         }
         Ok(last)
     }
@@ -142,12 +154,16 @@ fn judge(last: &Head, record: &Record) -> Verdict {
         return Verdict::Ahead;
     }
     if record.sequence < due {
-        return Verdict::Fault(Finding::Reordered { sequence: record.sequence });
+        return Verdict::Fault(Finding::Reordered {
+            sequence: record.sequence,
+        });
     }
     if record.previous != last.hash {
         // This record is whole and quotes another predecessor: that one was rewritten and its hash
         // computed anew. The first record has none, so there it is itself at fault.
-        return Verdict::Fault(Finding::Altered { sequence: last.sequence.max(1) });
+        return Verdict::Fault(Finding::Altered {
+            sequence: last.sequence.max(1),
+        });
     }
     Verdict::Follows
 }
@@ -266,12 +282,18 @@ mod tests {
     fn an_added_record_stands_after_the_head() {
         let (records, _) = log(&[b"one".to_vec(), b"two".to_vec()]);
         let (_, head) = log(&[b"one".to_vec()]);
-        assert_eq!(verify(&records, head), Err(Finding::BeyondHead { sequence: 2 }));
+        assert_eq!(
+            verify(&records, head),
+            Err(Finding::BeyondHead { sequence: 2 })
+        );
     }
 
     #[test]
     fn a_log_that_starts_on_another_hash_is_altered() {
-        let elsewhere = Head { sequence: 0, hash: Hash([7; 32]) };
+        let elsewhere = Head {
+            sequence: 0,
+            hash: Hash([7; 32]),
+        };
         let record = Record::after(&elsewhere, b"one".to_vec());
         let finding = verify(&[record.encode()], record.head());
         assert_eq!(finding, Err(Finding::Altered { sequence: 1 }));
@@ -281,7 +303,10 @@ mod tests {
     fn an_unknown_field_is_an_alteration() {
         let (mut records, head) = log(&[b"one".to_vec()]);
         records[0].extend_from_slice(&[0x78, 0x01]); // Field 15, varint 1: protobuf would skip it.
-        assert_eq!(verify(&records, head), Err(Finding::Altered { sequence: 1 }));
+        assert_eq!(
+            verify(&records, head),
+            Err(Finding::Altered { sequence: 1 })
+        );
     }
 
     #[test]
@@ -301,5 +326,6 @@ mod tests {
         assert_eq!(std::format!("{}", record.hash), DOCUMENTED_HASH);
     }
 
-    const DOCUMENTED_HASH: &str = "4963e6de19b5d27641e685ff46a19113a3f24849c41c6941c5988e2e2c33e9a2";
+    const DOCUMENTED_HASH: &str =
+        "4963e6de19b5d27641e685ff46a19113a3f24849c41c6941c5988e2e2c33e9a2";
 }
