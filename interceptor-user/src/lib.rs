@@ -1,1 +1,6 @@
 //! The gateway's shell: everything that touches the kernel, a socket, a clock or a file.
+
+pub mod admin;
+pub mod approval;
+pub mod audit;
+pub mod cli;

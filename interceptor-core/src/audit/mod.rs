@@ -1,5 +1,9 @@
-//! The record: what an event is ([`event`]) and how one proves the next.
+//! The record: what an event is ([`event`]), how one proves the next ([`chain`], [`verify`]) and
+//! how a person reads it ([`render`]).
 //!
 //! It owns the shape and the proof. It must not know where records are kept.
 
+pub mod chain;
 pub mod event;
+pub mod render;
+pub mod verify;

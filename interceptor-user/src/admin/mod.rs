@@ -1,0 +1,15 @@
+//! The administration socket: how the command line asks a running gateway.
+//!
+//! It owns the protocol (a JSON object a line, both ways), the socket and who may use it. It must
+//! not know how answers are shown.
+
+pub mod client;
+pub mod protocol;
+pub mod server;
+
+pub use client::{Client, ClientError};
+pub use protocol::{AdminRequest, SessionRow};
+pub use server::{AdminContext, AdminError, serve};
+
+/// The socket's name in the run directory.
+pub const SOCKET: &str = "admin.sock";

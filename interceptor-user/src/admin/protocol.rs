@@ -1,0 +1,142 @@
+//! What goes over the socket. A request is one line of JSON; the answer is one line, but for
+//! [`AdminRequest::Audit`], whose records come a line each until the head ends them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::approval::Request;
+use crate::audit::json::time;
+
+/// The longest request, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// The longest answer line, in bytes: a list of all requests that can wait.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Characters of a command's text in a list; `show` has it whole.
+const SUMMARY_CHARS_MAX: usize = 200;
+
+/// What the command line can ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AdminRequest {
+    /// How the gateway is.
+    Status,
+    /// The open sessions.
+    Sessions,
+    /// The requests that wait for a person.
+    Approvals,
+    /// One of them, whole.
+    Approval {
+        /// Its number.
+        number: u64,
+    },
+    /// Decides one of them.
+    Resolve {
+        /// Its number.
+        number: u64,
+        /// The command may go.
+        approve: bool,
+        /// Why.
+        reason: String,
+    },
+    /// The log, as stored.
+    Audit {
+        /// The first record wanted; below 1 means 1.
+        from: u64,
+        /// Only so many at the end.
+        last: Option<u64>,
+        /// Go on with new records until the client hangs up.
+        follow: bool,
+    },
+}
+
+/// A line of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// What was asked for.
+    Ok(Value),
+    /// Why not, and what to do.
+    Error(String),
+    /// A record of the log in hex, as stored.
+    Record(String),
+    /// The end of the log.
+    Head {
+        /// The last record's number.
+        sequence: u64,
+        /// The last record's hash in hex.
+        hash: String,
+    },
+}
+
+/// A session, for `interceptor sessions list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// The session's UUID.
+    pub id: String,
+    /// The client's address and port.
+    pub client: String,
+    /// The policy's name for the target.
+    pub target: String,
+    /// The target's user; empty before the client named it.
+    pub user: String,
+    /// The target's database; empty before the client named it.
+    pub database: String,
+    /// The local process, as in `psql (pid 42, uid 1000)`; empty for routed clients.
+    pub process: String,
+    /// When it began.
+    pub since_unix_ns: u64,
+    /// What it is doing, in a word: `login`, `idle`, `active`, `held`.
+    pub state: String,
+    /// Commands judged so far.
+    pub commands: u64,
+}
+
+/// A request with all that the approver should see.
+pub(super) fn whole(request: &Request) -> Value {
+    let mut value = summary(request);
+    if let Value::Object(object) = &mut value {
+        object.insert("text".into(), request.text.as_str().into());
+        object.insert("parameters".into(), request.parameters.as_slice().into());
+        object.insert("kinds".into(), request.kinds.as_slice().into());
+        object.insert("reads".into(), request.reads.as_slice().into());
+        object.insert("writes".into(), request.writes.as_slice().into());
+        object.insert("reason".into(), request.reason.as_str().into());
+    }
+    value
+}
+
+/// A request in a list.
+pub(super) fn summary(request: &Request) -> Value {
+    let process = request.subject.process.as_ref().map(|process| {
+        json!({
+            "uid": process.uid,
+            "gid": process.gid,
+            "pid": process.pid,
+            "comm": process.comm,
+            "executable": process.executable,
+            "cgroup": process.cgroup,
+        })
+    });
+    json!({
+        "number": request.number,
+        "session": request.session.to_string(),
+        "opened": time(request.opened_unix_ns),
+        "expires": time(request.expires_unix_ns),
+        "client": request.subject.client.to_string(),
+        "process": process,
+        "user": request.subject.user,
+        "database": request.subject.database,
+        "target": request.target,
+        "rule": request.rule,
+        "text": shortened(&request.text),
+    })
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SUMMARY_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,213 @@
+//! Requests that wait for a person, in memory: a hold lives no longer than its session.
+//!
+//! It owns who wins when approver, client and clock act at once: exactly one of them. It must not
+//! know how a command is resumed, who asks over which socket, or what time it is.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use interceptor_core::command::Subject;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+/// The most requests that wait at the same time.
+pub const OPEN_MAX: usize = 10_000;
+
+/// A command that waits, as the approver sees it. Texts are masked already.
+#[derive(Clone)]
+pub struct Request {
+    /// Unique in this log: what the approver types.
+    pub number: u64,
+    /// Whose command it is.
+    pub session: Uuid,
+    /// When it began to wait, in nanoseconds since the Unix epoch.
+    pub opened_unix_ns: u64,
+    /// When it will be refused, for the approver to see. The session keeps the time.
+    pub expires_unix_ns: u64,
+    /// Who sent it.
+    pub subject: Subject,
+    /// The policy's name for the target.
+    pub target: String,
+    /// The rule that holds it; empty for the target's default.
+    pub rule: String,
+    /// Why it is held.
+    pub reason: String,
+    /// Its text, masked.
+    pub text: String,
+    /// Its parameters, masked.
+    pub parameters: Vec<String>,
+    /// The kinds of its statements.
+    pub kinds: Vec<String>,
+    /// Relations that it reads.
+    pub reads: Vec<String>,
+    /// Relations that it writes.
+    pub writes: Vec<String>,
+}
+
+/// What a person decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The command may go.
+    pub approved: bool,
+    /// Who decided.
+    pub by: String,
+    /// What they said; may be empty.
+    pub reason: String,
+}
+
+/// The request is not, or no longer, waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "request {number} is not open: it was resolved, withdrawn or never made; see `interceptor \
+     approvals list`"
+)]
+pub struct NotOpen {
+    /// Its number.
+    pub number: u64,
+}
+
+/// Why a request cannot wait. The command must be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Too many wait already.
+    #[error("{OPEN_MAX} requests wait for approval already, which is the limit")]
+    TooMany,
+    /// The number is taken: a fault in the gateway.
+    #[error("request {0} is open already")]
+    NumberTaken(u64),
+}
+
+/// All requests that wait. Clones share them.
+#[derive(Clone, Default)]
+pub struct Approvals {
+    open: Arc<Mutex<BTreeMap<u64, Open>>>,
+}
+
+struct Open {
+    request: Arc<Request>,
+    answer: oneshot::Sender<Resolution>,
+}
+
+/// A request that waits: resolves to what a person decided. Dropping it withdraws the request.
+#[must_use = "dropping it withdraws the request"]
+pub struct Held {
+    number: u64,
+    approvals: Approvals,
+    answer: oneshot::Receiver<Resolution>,
+}
+
+impl Approvals {
+    /// Lets a request wait.
+    ///
+    /// # Errors
+    /// If too many wait already.
+    pub fn open(&self, request: Request) -> Result<Held, OpenError> {
+        let number = request.number;
+        let mut open = self.lock();
+        if open.len() >= OPEN_MAX {
+            return Err(OpenError::TooMany);
+        }
+        if open.contains_key(&number) {
+            return Err(OpenError::NumberTaken(number));
+        }
+        let (sender, receiver) = oneshot::channel();
+        open.insert(
+            number,
+            Open {
+                request: Arc::new(request),
+                answer: sender,
+            },
+        );
+        Ok(Held {
+            number,
+            approvals: self.clone(),
+            answer: receiver,
+        })
+    }
+
+    /// The requests that wait, by number.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Request>> {
+        self.lock()
+            .values()
+            .map(|open| Arc::clone(&open.request))
+            .collect()
+    }
+
+    /// One request that waits.
+    ///
+    /// # Errors
+    /// If it does not wait.
+    pub fn show(&self, number: u64) -> Result<Arc<Request>, NotOpen> {
+        self.lock()
+            .get(&number)
+            .map(|open| Arc::clone(&open.request))
+            .ok_or(NotOpen { number })
+    }
+
+    /// Decides a request. If this succeeds, nobody else's decision on it will.
+    ///
+    /// # Errors
+    /// If it does not wait, or no longer.
+    pub fn resolve(
+        &self,
+        number: u64,
+        approved: bool,
+        by: String,
+        reason: String,
+    ) -> Result<(), NotOpen> {
+        // The answer is given under the lock: a request that is not in the map is either answered
+        // or withdrawn, never between.
+        let mut open = self.lock();
+        let waiting = open.remove(&number).ok_or(NotOpen { number })?;
+        let resolution = Resolution {
+            approved,
+            by,
+            reason,
+        };
+        waiting
+            .answer
+            .send(resolution)
+            .map_err(|_| NotOpen { number })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Open>> {
+        // Nothing in a critical section can leave the map half changed.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Ends the wait, for a timeout or a cancel. `None` withdraws the request, and from then on
+    /// nobody can approve it. `Some` means that a person was faster: their word counts.
+    pub fn withdraw(mut self) -> Option<Resolution> {
+        self.approvals.lock().remove(&self.number);
+        self.answer.try_recv().ok()
+    }
+}
+
+// Cancel-safe: a resolution stays in the channel until it is taken.
+impl Future for Held {
+    type Output = Resolution;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // An error cannot come: only `resolve` and `Held` itself remove the sender. If it did, the
+        // answer is no.
+        Pin::new(&mut self.answer).poll(context).map(|answer| {
+            answer.unwrap_or_else(|_| Resolution {
+                approved: false,
+                by: String::new(),
+                reason: "the request was withdrawn".to_owned(),
+            })
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.approvals.lock().remove(&self.number);
+    }
+}

@@ -1,0 +1,308 @@
+//! What can be typed, and the help that teaches it.
+//!
+//! It owns names, defaults and examples; nothing here does anything.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// A transparent policy gateway: holds, masks and records what clients ask of databases.
+///
+/// The kernel redirects connections to the targets that the policy files name; clients need no
+/// change. Each command is allowed, held for a person, or refused by the policy files, and is on
+/// record before it reaches the target.
+#[derive(Debug, Parser)]
+#[command(
+    name = "interceptor",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  interceptor policy check ./policies          see whether the policy files are right
+  interceptor run --policies ./policies        start the gateway (as root)
+  interceptor status                           is it in force, and what did it decide?
+  interceptor approvals list                   which commands wait for a person?
+  interceptor approvals approve 7 --reason \"change 4711\"
+  interceptor audit tail --follow              watch the record
+  interceptor audit verify                     prove that nobody changed it
+
+Exit status: 0 done; 1 the thing asked for failed; 2 the command line is wrong."
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway
+    Run(RunArgs),
+    /// Remove every trace of the gateway from this machine's kernel
+    Detach(DetachArgs),
+    /// Show whether the gateway is in force, and its counters
+    Status(StatusArgs),
+    /// Decide on commands that wait for a person
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
+    /// See who is connected
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
+    /// Read, verify and export the record
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Work on policy files
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  interceptor completions bash > /etc/bash_completion.d/interceptor"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(
+        after_help = "Examples:\n  interceptor man | man -l -\n  interceptor man --output /usr/local/share/man/man1"
+    )]
+    Man {
+        /// Write a page for each command into this directory instead.
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        output: Option<PathBuf>,
+    },
+}
+
+/// `interceptor run`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  interceptor run --policies /etc/interceptor/policies
+  interceptor run --policies ./policies --cgroup /sys/fs/cgroup/shop.slice --device eth1
+
+It stays in the foreground. SIGHUP reads the policy files again, and keeps those in force if the new
+ones are broken. SIGTERM stops: sessions get --drain to end. While it is stopped, connections to the
+targets are refused; `interceptor detach` lifts that.")]
+pub struct RunArgs {
+    /// Directory of policy files (*.yaml)
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub policies: PathBuf,
+    /// Cgroup whose processes are redirected [default: the cgroup2 root]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub cgroup: Option<PathBuf>,
+    /// Directory on a BPF file system for the kernel objects, which outlive the process
+    #[arg(long, value_name = "PATH", default_value = BPFFS, value_hint = ValueHint::DirPath)]
+    pub bpffs: PathBuf,
+    /// Directory for the record
+    #[arg(long, value_name = "DIR", default_value = STATE, value_hint = ValueHint::DirPath)]
+    pub state: PathBuf,
+    /// Directory for admin.sock, which exists while the gateway carries connections
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR, value_hint = ValueHint::DirPath)]
+    pub run_dir: PathBuf,
+    /// Device that clients are routed through; repeatable [default: all but lo]
+    #[arg(long = "device", value_name = "DEV")]
+    pub devices: Vec<String>,
+    /// Port that redirected connections are accepted on
+    #[arg(long, value_name = "PORT", default_value_t = 15001, value_parser = clap::value_parser!(u16).range(1..))]
+    pub listen_port: u16,
+    /// How long open sessions may go on after SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub drain: Duration,
+    /// What to log: a level, or levels by module (tracing's filter syntax)
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "INTERCEPTOR_LOG"
+    )]
+    pub log: String,
+    /// How to log
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// An object a line for machines
+    Json,
+}
+
+/// `interceptor detach`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Removes links, pins, the nft table, ip rules and routes, and the proxy's cgroup. Afterwards the
+targets can be reached past the policy, as if interceptor had never run. Stop the gateway first."
+)]
+pub struct DetachArgs {
+    /// The cgroup that `run` was given [default: the cgroup2 root]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub cgroup: Option<PathBuf>,
+    /// The directory that `run` was given
+    #[arg(long, value_name = "PATH", default_value = BPFFS, value_hint = ValueHint::DirPath)]
+    pub bpffs: PathBuf,
+}
+
+/// `interceptor status`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The kernel's part works while the proxy is dead: it shows whether the targets are still guarded."
+)]
+pub struct StatusArgs {
+    /// The directory that `run` was given
+    #[arg(long, value_name = "PATH", default_value = BPFFS, value_hint = ValueHint::DirPath)]
+    pub bpffs: PathBuf,
+    /// How to reach the gateway and how to print.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What all commands that ask the gateway take.
+#[derive(Debug, Args)]
+pub struct CommonArgs {
+    /// The run directory of the gateway
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR, value_hint = ValueHint::DirPath)]
+    pub run_dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `interceptor approvals`
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  interceptor approvals list
+  interceptor approvals show 7
+  interceptor approvals approve 7 --reason \"change 4711\"
+  interceptor approvals deny 7 --reason \"use the replica\"
+
+A request is approved once, as it was shown: the same command sent again is a new request.")]
+pub enum ApprovalsCommand {
+    /// List the commands that wait
+    List {
+        /// How to reach the gateway and how to print.
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Show one of them whole
+    Show {
+        /// The request's number
+        number: u64,
+        /// How to reach the gateway and how to print.
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Let it go to the target
+    Approve(ResolveArgs),
+    /// Refuse it
+    Deny(ResolveArgs),
+}
+
+/// `interceptor approvals approve` and `deny`
+#[derive(Debug, Args)]
+pub struct ResolveArgs {
+    /// The request's number
+    pub number: u64,
+    /// Why; the client sees it and the record keeps it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// How to reach the gateway and how to print.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `interceptor sessions`
+#[derive(Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// List the open sessions
+    List {
+        /// How to reach the gateway and how to print.
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+}
+
+/// `interceptor audit`
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  interceptor audit tail -n 50
+  interceptor audit tail --follow --json | jq 'select(.event.decision == \"deny\")'
+  interceptor audit verify
+  interceptor audit export --output audit.jsonl
+  cp -a /var/lib/interceptor/audit /tmp/copy && interceptor audit verify --dir /tmp/copy
+
+The running gateway is asked; if none runs, the log in --state is opened. --dir opens a directory
+that no gateway has open, such as a copy; make the copy while the gateway is stopped.")]
+pub enum AuditCommand {
+    /// Print the last events, one a line
+    Tail {
+        /// How many
+        #[arg(short = 'n', value_name = "N", default_value_t = 20)]
+        count: u64,
+        /// Go on with new events as they come
+        #[arg(long, short = 'f', conflicts_with = "dir")]
+        follow: bool,
+        /// Where the log is and how to print.
+        #[command(flatten)]
+        source: LogArgs,
+    },
+    /// Prove that no record was changed, removed or moved
+    Verify {
+        /// Where the log is and how to print.
+        #[command(flatten)]
+        source: LogArgs,
+    },
+    /// Write all records out, for verification and reading by other tools
+    Export {
+        /// File to write; it must not exist [default: standard output]
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+        /// Form of the records
+        #[arg(long, value_name = "FORMAT", default_value = "json")]
+        format: ExportFormat,
+        /// Where the log is and how to print.
+        #[command(flatten)]
+        source: LogArgs,
+    },
+}
+
+/// Form of exported records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// An object a line
+    Json,
+    /// Protobuf messages, each after its length as a varint
+    Protobuf,
+}
+
+/// Where the log is.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Open this log directory instead of asking a gateway
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+    /// The state directory of the gateway, for when it does not run
+    #[arg(long, value_name = "DIR", default_value = STATE, value_hint = ValueHint::DirPath)]
+    pub state: PathBuf,
+    /// How to reach the gateway and how to print.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `interceptor policy`
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Check policy files and run the decisions that they expect
+    #[command(after_help = "Example:\n  interceptor policy check ./policies")]
+    Check {
+        /// Directory of policy files (*.yaml)
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+const BPFFS: &str = "/sys/fs/bpf/interceptor";
+const STATE: &str = "/var/lib/interceptor";
+const RUN_DIR: &str = "/run/interceptor";
