@@ -47,6 +47,8 @@ pub struct Lineage {
     pub row_names: Vec<Box<str>>,
     /// What is shown is a plan or a status, not rows of a table.
     pub no_rows: bool,
+    /// Rows come from a statement that was not seen.
+    pub opaque: bool,
 }
 
 /// All that the session needs to know of one text.
@@ -72,8 +74,19 @@ pub struct Analysis {
     pub declares: Vec<(String, Arc<Body>)>,
     /// Cursors that it fetches from.
     pub fetches: Vec<String>,
-    /// Protocol-level names may mean something else after it: DEALLOCATE, DISCARD, CLOSE.
-    pub forgets_names: bool,
+    /// Names that may mean something else after it.
+    pub forgets: Vec<Forgotten>,
+}
+
+/// Names of the protocol that SQL can give another meaning, as both share one name space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forgotten {
+    /// One prepared statement: DEALLOCATE.
+    Statement(String),
+    /// Every prepared statement: DEALLOCATE ALL, DISCARD.
+    Statements,
+    /// Every portal: DECLARE, CLOSE, DISCARD.
+    Portals,
 }
 
 /// Why a text was not understood.
@@ -132,7 +145,7 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
             let body = Arc::new(body(declare.query.as_deref())?);
             absorb(&mut analysis.facts, &body.facts);
             analysis.declares.push((declare.portalname.clone(), body));
-            analysis.forgets_names = true;
+            analysis.forgets.push(Forgotten::Portals);
         }
         NodeEnum::ExecuteStmt(execute) => analysis.executes.push(execute.name.clone()),
         NodeEnum::CreateTableAsStmt(create) => {
@@ -142,9 +155,12 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
         }
         NodeEnum::ExplainStmt(explain) => return explained(explain, analysis),
         NodeEnum::FetchStmt(fetch) => analysis.fetches.push(fetch.portalname.clone()),
-        NodeEnum::DeallocateStmt(_) | NodeEnum::DiscardStmt(_) | NodeEnum::ClosePortalStmt(_) => {
-            analysis.forgets_names = true;
+        NodeEnum::DeallocateStmt(deallocate) if !deallocate.isall => {
+            analysis.forgets.push(Forgotten::Statement(deallocate.name.clone()));
         }
+        NodeEnum::DeallocateStmt(_) => analysis.forgets.push(Forgotten::Statements),
+        NodeEnum::DiscardStmt(_) => analysis.forgets.extend([Forgotten::Statements, Forgotten::Portals]),
+        NodeEnum::ClosePortalStmt(_) => analysis.forgets.push(Forgotten::Portals),
         NodeEnum::CopyStmt(statement) => {
             let stream = !statement.is_program && statement.filename.is_empty();
             analysis.copies_in |= stream && statement.is_from;
@@ -231,6 +247,7 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
         derived: collector.derived_from,
         row_names: collector.row_names,
         no_rows: matches!(node, NodeEnum::VariableShowStmt(_)),
+        opaque: false,
     };
     Ok(Body { facts, lineage })
 }
@@ -304,6 +321,7 @@ pub fn merge_lineage(lineage: &mut Lineage, other: Lineage) {
     lineage.row_names.extend(other.row_names);
     lineage.derived |= other.derived;
     lineage.no_rows |= other.no_rows;
+    lineage.opaque |= other.opaque;
 }
 
 /// Built-in functions that run SQL given as text, or reach files, other servers or other

@@ -33,6 +33,13 @@ pub struct ErrorText {
     pub position: usize,
 }
 
+impl ErrorText {
+    /// A code and a message, without hint or position.
+    pub fn new(code: &'static str, message: &str) -> Self {
+        Self { code, message: message.into(), hint: alloc::string::String::new(), position: 0 }
+    }
+}
+
 /// Writes a whole message: `kind`, the length, and what `body` writes.
 pub fn message(out: &mut BytesMut, kind: u8, body: impl FnOnce(&mut BytesMut)) {
     out.put_u8(kind);
@@ -89,10 +96,10 @@ pub fn query(out: &mut BytesMut, text: &str) {
     message(out, b'Q', |out| cstr(out, text.as_bytes()));
 }
 
-/// Parse of the unnamed statement.
-pub fn parse_unnamed(out: &mut BytesMut, text: &str) {
+/// Parse of the statement `name`.
+pub fn parse(out: &mut BytesMut, name: &str, text: &str) {
     message(out, b'P', |out| {
-        out.put_u8(0);
+        cstr(out, name.as_bytes());
         cstr(out, text.as_bytes());
         out.put_i16(0);
     });
