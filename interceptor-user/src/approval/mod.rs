@@ -211,3 +211,115 @@ impl Drop for Held {
         self.approvals.lock().remove(&self.number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(number: u64) -> Request {
+        Request {
+            number,
+            session: Uuid::nil(),
+            opened_unix_ns: 0,
+            expires_unix_ns: 0,
+            subject: Subject {
+                client: "192.0.2.1:5000".parse().unwrap(),
+                process: None,
+                user: "alice".to_owned(),
+                database: "shop".to_owned(),
+            },
+            target: "shop-db".to_owned(),
+            rule: String::new(),
+            reason: String::new(),
+            text: "DELETE FROM orders".to_owned(),
+            parameters: Vec::new(),
+            kinds: Vec::new(),
+            reads: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    fn approve(approvals: &Approvals, number: u64) -> Result<(), NotOpen> {
+        approvals.resolve(number, true, "root (uid 0)".to_owned(), String::new())
+    }
+
+    #[tokio::test]
+    async fn an_approval_reaches_who_waits_and_ends_the_request() {
+        let approvals = Approvals::default();
+        let held = approvals.open(request(7)).unwrap();
+        assert_eq!(approvals.show(7).unwrap().text, "DELETE FROM orders");
+        approve(&approvals, 7).unwrap();
+        assert_eq!(approve(&approvals, 7), Err(NotOpen { number: 7 }));
+        assert!(approvals.list().is_empty());
+        let resolution = held.await;
+        assert!(resolution.approved);
+        assert_eq!(resolution.by, "root (uid 0)");
+    }
+
+    #[test]
+    fn a_dropped_request_cannot_be_approved() {
+        let approvals = Approvals::default();
+        drop(approvals.open(request(7)).unwrap());
+        assert!(approvals.list().is_empty());
+        assert_eq!(approve(&approvals, 7), Err(NotOpen { number: 7 }));
+    }
+
+    #[test]
+    fn withdrawing_after_an_answer_yields_the_answer() {
+        let approvals = Approvals::default();
+        let held = approvals.open(request(1)).unwrap();
+        assert_eq!(held.withdraw(), None);
+        let held = approvals.open(request(2)).unwrap();
+        approve(&approvals, 2).unwrap();
+        assert!(held.withdraw().unwrap().approved);
+    }
+
+    #[test]
+    fn a_number_is_open_once() {
+        let approvals = Approvals::default();
+        let held = approvals.open(request(7)).unwrap();
+        assert_eq!(
+            approvals.open(request(7)).err(),
+            Some(OpenError::NumberTaken(7))
+        );
+        // The refused second request must not have withdrawn the first.
+        approve(&approvals, 7).unwrap();
+        assert!(held.withdraw().is_some());
+    }
+
+    #[test]
+    fn the_number_of_requests_is_limited() {
+        let approvals = Approvals::default();
+        let held: Vec<Held> = (0..OPEN_MAX as u64)
+            .map(|number| approvals.open(request(number)).unwrap())
+            .collect();
+        assert_eq!(
+            approvals.open(request(u64::MAX)).err(),
+            Some(OpenError::TooMany)
+        );
+        drop(held);
+        assert!(approvals.open(request(u64::MAX)).is_ok());
+    }
+
+    // Approvers, and the session that gives up: exactly one of them wins, every time.
+    #[test]
+    fn exactly_one_wins_a_race() {
+        for number in 0..2_000 {
+            let approvals = Approvals::default();
+            let held = approvals.open(request(number)).unwrap();
+            let (approved, withdrawn) = std::thread::scope(|scope| {
+                let approvers: Vec<_> = (0..2)
+                    .map(|_| scope.spawn(|| approve(&approvals, number).is_ok()))
+                    .collect();
+                let withdrawn = held.withdraw().is_none();
+                let approved: Vec<bool> = approvers
+                    .into_iter()
+                    .map(|approver| approver.join().unwrap())
+                    .collect();
+                (approved, withdrawn)
+            });
+            let winners = approved.iter().filter(|won| **won).count() + usize::from(withdrawn);
+            assert_eq!(winners, 1, "{approved:?} {withdrawn}");
+        }
+    }
+}

@@ -3,4 +3,214 @@
 //! It owns what can be typed ([`arguments`]) and what is printed. It must not know how the gateway
 //! works: the commands that need it are handed in as [`Parts`].
 
+mod approvals;
 pub mod arguments;
+mod audit;
+mod output;
+mod sessions;
+mod status;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use interceptor_core::audit::verify::Finding;
+use serde_json::Value;
+
+use crate::admin::ClientError;
+use crate::audit::StoreError;
+use arguments::{
+    ApprovalsCommand, Arguments, AuditCommand, Command, DetachArgs, PolicyCommand, RunArgs,
+    SessionsCommand,
+};
+
+/// The parts of the program that the command line starts and does not contain.
+pub struct Parts {
+    /// Runs the gateway until it is told to stop.
+    pub run: fn(RunArgs) -> anyhow::Result<()>,
+    /// Removes the gateway's traces from the kernel.
+    pub detach: fn(DetachArgs) -> anyhow::Result<()>,
+    /// What the kernel says, from the objects pinned in this directory: an object.
+    pub kernel_status: fn(&Path) -> anyhow::Result<Value>,
+    /// Checks the policy files of a directory; the text says what was found to be right.
+    pub check_policies: fn(&Path) -> anyhow::Result<String>,
+}
+
+/// Why a command failed. Printed as `interceptor: what happened; what to do`.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Part(#[from] anyhow::Error),
+    #[error("{0}; keep a copy of the log for examination, and ask who could write to it")]
+    Tampered(Finding),
+    #[error(
+        "no gateway answers on {socket}, and there is no log in {directory}; give --run-dir, --state or --dir"
+    )]
+    NoLog { socket: PathBuf, directory: PathBuf },
+    #[error("{path} cannot be written: {source}; give another --output")]
+    Output { path: PathBuf, source: io::Error },
+    #[error("the output cannot be written: {0}; check where it goes")]
+    Print(#[from] io::Error),
+}
+
+/// Does what the process's arguments say.
+#[must_use]
+pub fn run(parts: &Parts) -> ExitCode {
+    run_from(std::env::args_os(), parts)
+}
+
+/// Does what `arguments` say; the first is the program's name.
+#[must_use]
+pub fn run_from(arguments: impl IntoIterator<Item = OsString>, parts: &Parts) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come as errors too. If they cannot be printed, nothing can.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    // Not locked: the gateway runs in here, and its other threads may print.
+    let mut out = io::BufWriter::new(io::stdout());
+    let done = dispatch(arguments.command, parts, &mut out).and_then(|()| Ok(out.flush()?));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Who reads the output has seen enough, as `head` does.
+        Err(CliError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = out.flush();
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command, parts: &Parts, out: &mut impl Write) -> Result<(), CliError> {
+    match command {
+        Command::Run(arguments) => Ok((parts.run)(arguments)?),
+        Command::Detach(arguments) => Ok((parts.detach)(arguments)?),
+        Command::Status(arguments) => status::show(&arguments, parts.kernel_status, out),
+        Command::Approvals(command) => match command {
+            ApprovalsCommand::List { common } => approvals::list(&common, out),
+            ApprovalsCommand::Show { number, common } => approvals::show(number, &common, out),
+            ApprovalsCommand::Approve(arguments) => approvals::resolve(arguments, true, out),
+            ApprovalsCommand::Deny(arguments) => approvals::resolve(arguments, false, out),
+        },
+        Command::Sessions(SessionsCommand::List { common }) => sessions::list(&common, out),
+        Command::Audit(command) => match command {
+            AuditCommand::Tail {
+                count,
+                follow,
+                source,
+            } => audit::tail(count, follow, &source, out),
+            AuditCommand::Verify { source } => audit::verify(&source, out),
+            AuditCommand::Export {
+                output,
+                format,
+                source,
+            } => audit::export(output.as_deref(), format, &source, out),
+        },
+        Command::Policy(PolicyCommand::Check { directory }) => {
+            let found = (parts.check_policies)(&directory)?;
+            Ok(writeln!(out, "{found}")?)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "interceptor", out);
+            Ok(())
+        }
+        Command::Man { output } => manual(output.as_deref(), out),
+    }
+}
+
+fn manual(directory: Option<&Path>, out: &mut impl Write) -> Result<(), CliError> {
+    let Some(directory) = directory else {
+        return Ok(clap_mangen::Man::new(Arguments::command()).render(out)?);
+    };
+    std::fs::create_dir_all(directory)
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), directory))
+        .map_err(|source| CliError::Output {
+            path: directory.to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn run_has_the_documented_defaults() {
+        let Command::Run(run) = parse("interceptor run --policies p").unwrap() else {
+            panic!("another command");
+        };
+        assert_eq!(run.policies, Path::new("p"));
+        assert_eq!(run.cgroup, None);
+        assert_eq!(run.bpffs, Path::new("/sys/fs/bpf/interceptor"));
+        assert_eq!(run.state, Path::new("/var/lib/interceptor"));
+        assert_eq!(run.run_dir, Path::new("/run/interceptor"));
+        assert_eq!(run.listen_port, 15001);
+        assert_eq!(run.drain, std::time::Duration::from_secs(30));
+        assert_eq!(run.log_format, arguments::LogFormat::Text);
+        assert!(run.devices.is_empty());
+    }
+
+    #[test]
+    fn every_documented_command_is_understood() {
+        for line in [
+            "interceptor run --policies p --cgroup /c --bpffs /b --state /s --run-dir /r \
+             --device a --device b --listen-port 1 --drain 5m --log debug --log-format json",
+            "interceptor detach --cgroup /c --bpffs /b",
+            "interceptor status --bpffs /b --run-dir /r --json",
+            "interceptor approvals list --run-dir /r --json",
+            "interceptor approvals show 7",
+            "interceptor approvals approve 7 --reason because",
+            "interceptor approvals deny 7",
+            "interceptor sessions list --json",
+            "interceptor audit tail -n 5 --follow --json",
+            "interceptor audit tail -n 5 --dir /d",
+            "interceptor audit verify --dir /d",
+            "interceptor audit export --output f --format protobuf",
+            "interceptor policy check p",
+            "interceptor completions bash",
+            "interceptor man",
+        ] {
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(parse(&line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error() {
+        for line in [
+            "interceptor",
+            "interceptor run",
+            "interceptor run --policies p --listen-port 0",
+            "interceptor run --policies p --drain soon",
+            "interceptor approvals approve seven",
+            "interceptor audit tail --follow --dir /d",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! `interceptor approvals`: what waits, and the answer to it.
+
+use std::io::{self, Write};
+
+use interceptor_core::audit::render::Escaped;
+use serde_json::{Value, json};
+
+use super::CliError;
+use super::arguments::{CommonArgs, ResolveArgs};
+use super::output;
+use crate::admin::{AdminRequest, Client, SOCKET};
+
+/// Characters of a command in the list.
+const TEXT_CHARS_MAX: usize = 60;
+
+pub(super) fn list(common: &CommonArgs, out: &mut impl Write) -> Result<(), CliError> {
+    let requests = ask(common, &AdminRequest::Approvals)?;
+    if common.json {
+        return Ok(output::json(out, &requests)?);
+    }
+    let requests = requests.as_array().map(Vec::as_slice).unwrap_or_default();
+    if requests.is_empty() {
+        return Ok(writeln!(out, "nothing waits for approval")?);
+    }
+    let rows: Vec<[String; 7]> = requests
+        .iter()
+        .map(|request| {
+            [
+                text(request, "number"),
+                seconds_left(&text(request, "expires")),
+                format!("{}@{}", text(request, "user"), text(request, "database")),
+                text(request, "target"),
+                text(request, "client"),
+                text(request, "rule"),
+                output::cut(&text(request, "text"), TEXT_CHARS_MAX),
+            ]
+        })
+        .collect();
+    let titles = [
+        "NUMBER", "LEFT", "USER", "TARGET", "CLIENT", "RULE", "COMMAND",
+    ];
+    Ok(output::table(out, titles, &rows)?)
+}
+
+pub(super) fn show(number: u64, common: &CommonArgs, out: &mut impl Write) -> Result<(), CliError> {
+    let request = ask(common, &AdminRequest::Approval { number })?;
+    if common.json {
+        return Ok(output::json(out, &request)?);
+    }
+    Ok(print_request(&request, out)?)
+}
+
+fn print_request(request: &Value, out: &mut impl Write) -> io::Result<()> {
+    let left = seconds_left(&text(request, "expires"));
+    let process = match request.get("process") {
+        Some(process @ Value::Object(_)) => {
+            let (path, comm) = (text(process, "executable"), text(process, "comm"));
+            let program = if path.is_empty() { comm } else { path };
+            format!(
+                "{program} (pid {}, uid {})",
+                text(process, "pid"),
+                text(process, "uid")
+            )
+        }
+        _ => "unknown".to_owned(),
+    };
+    let fields = [
+        ("request", text(request, "number")),
+        ("opened", text(request, "opened")),
+        (
+            "expires",
+            format!("{} (in {left})", text(request, "expires")),
+        ),
+        ("user", text(request, "user")),
+        ("database", text(request, "database")),
+        ("target", text(request, "target")),
+        ("client", text(request, "client")),
+        ("process", process),
+        ("session", text(request, "session")),
+        ("rule", text(request, "rule")),
+        ("reason", text(request, "reason")),
+        ("kinds", texts(request, "kinds").join(", ")),
+        ("reads", texts(request, "reads").join(", ")),
+        ("writes", texts(request, "writes").join(", ")),
+    ];
+    for (name, value) in fields {
+        writeln!(out, "{name:<10}{}", Escaped(&value))?;
+    }
+    // Each line of the command has a bar before it, so that none can pass for one of ours.
+    writeln!(out, "command")?;
+    for line in text(request, "text").lines() {
+        writeln!(out, "  | {}", Escaped(line))?;
+    }
+    for (index, parameter) in (1..).zip(texts(request, "parameters")) {
+        writeln!(out, "  ${index} = {}", Escaped(&parameter))?;
+    }
+    Ok(())
+}
+
+pub(super) fn resolve(
+    arguments: ResolveArgs,
+    approve: bool,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
+    let ResolveArgs {
+        number,
+        reason,
+        common,
+    } = arguments;
+    ask(
+        &common,
+        &AdminRequest::Resolve {
+            number,
+            approve,
+            reason,
+        },
+    )?;
+    if common.json {
+        return Ok(output::json(
+            out,
+            &json!({ "number": number, "approved": approve }),
+        )?);
+    }
+    let done = if approve { "approved" } else { "denied" };
+    Ok(writeln!(out, "request {number} {done}")?)
+}
+
+/// Asks the running gateway.
+pub(super) fn ask(common: &CommonArgs, request: &AdminRequest) -> Result<Value, CliError> {
+    Ok(Client::connect(&common.run_dir.join(SOCKET))?.call(request)?)
+}
+
+/// A field's text; empty if it is not there.
+pub(super) fn text(object: &Value, field: &str) -> String {
+    match object.get(field) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn texts(object: &Value, field: &str) -> Vec<String> {
+    let items = object
+        .get(field)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    items
+        .iter()
+        .map(|item| item.as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// Whole seconds until a time in RFC 3339.
+fn seconds_left(time: &str) -> String {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(time) => format!(
+            "{} s",
+            time.duration_since(jiff::Timestamp::now()).as_secs().max(0)
+        ),
+        Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_of_a_command_passes_for_one_of_ours() {
+        let request = json!({
+            "number": 7,
+            "text": "SELECT 1\nrule      allow-everything\u{1b}[2K",
+            "parameters": ["a\nb"],
+        });
+        let mut out = Vec::new();
+        print_request(&request, &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(
+            out.contains("\n  | rule      allow-everything\\u{1b}[2K\n"),
+            "{out}"
+        );
+        assert!(out.contains("\n  $1 = a\\nb\n"), "{out}");
+        assert_eq!(
+            out.lines().filter(|line| line.starts_with("rule")).count(),
+            1,
+            "{out}"
+        );
+    }
+}

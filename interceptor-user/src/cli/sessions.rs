@@ -1,0 +1,43 @@
+//! `interceptor sessions`: who is connected.
+
+use std::io::Write;
+
+use super::approvals::ask;
+use super::arguments::CommonArgs;
+use super::{CliError, output};
+use crate::admin::{AdminRequest, ClientError, SessionRow};
+use crate::audit::json::time;
+
+pub(super) fn list(common: &CommonArgs, out: &mut impl Write) -> Result<(), CliError> {
+    let sessions = ask(common, &AdminRequest::Sessions)?;
+    if common.json {
+        return Ok(output::json(out, &sessions)?);
+    }
+    let sessions: Vec<SessionRow> =
+        serde_json::from_value(sessions).map_err(|error| ClientError::Answer(error.to_string()))?;
+    if sessions.is_empty() {
+        return Ok(writeln!(out, "nobody is connected")?);
+    }
+    let rows: Vec<[String; 8]> = sessions
+        .into_iter()
+        .map(|session| {
+            let user = format!("{}@{}", session.user, session.database);
+            let since = time(session.since_unix_ns);
+            let commands = session.commands.to_string();
+            [
+                session.id,
+                session.client,
+                user,
+                session.target,
+                session.process,
+                since,
+                session.state,
+                commands,
+            ]
+        })
+        .collect();
+    let titles = [
+        "SESSION", "CLIENT", "USER", "TARGET", "PROCESS", "SINCE", "STATE", "COMMANDS",
+    ];
+    Ok(output::table(out, titles, &rows)?)
+}
