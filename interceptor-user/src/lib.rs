@@ -1,1 +1,4 @@
 //! The gateway's shell: everything that touches the kernel, a socket, a clock or a file.
+
+pub mod identify;
+pub mod kernel;
