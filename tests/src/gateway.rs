@@ -73,7 +73,7 @@ impl<'w> Gateway<'w> {
     }
 
     fn run_command(&self) -> Result<std::process::Command> {
-        let mut command = self.world.gateway_command(&binary()?, None)?;
+        let mut command = self.world.gateway_command(&self.world.binary()?, None)?;
         command
             .arg("run")
             .arg("--policies")
@@ -144,7 +144,7 @@ impl<'w> Gateway<'w> {
 
     /// Runs another command of `interceptor`, such as `approvals approve 1`, with `--run-dir`.
     pub fn cli(&self, arguments: &[&str]) -> Result<Finished> {
-        let mut command = self.world.gateway_command(&binary()?, None)?;
+        let mut command = self.world.gateway_command(&self.world.binary()?, None)?;
         command
             .args(arguments)
             .arg("--run-dir")
@@ -154,7 +154,7 @@ impl<'w> Gateway<'w> {
 
     /// Runs `interceptor audit …` on a log directory, as on a copy of it.
     pub fn audit_in(&self, directory: &Path, arguments: &[&str]) -> Result<Finished> {
-        let mut command = self.world.gateway_command(&binary()?, None)?;
+        let mut command = self.world.gateway_command(&self.world.binary()?, None)?;
         command
             .arg("audit")
             .args(arguments)
@@ -165,7 +165,7 @@ impl<'w> Gateway<'w> {
 
     /// Removes the kernel plane.
     pub fn detach(&self) -> Result<Finished> {
-        let mut command = self.world.gateway_command(&binary()?, None)?;
+        let mut command = self.world.gateway_command(&self.world.binary()?, None)?;
         command
             .arg("detach")
             .arg("--cgroup")
@@ -250,7 +250,7 @@ pub fn memory_peak_kib(pid: u32) -> Result<u64> {
 }
 
 /// The gateway's binary: `INTERCEPTOR_BIN`, or the one that Cargo built beside this program.
-pub fn binary() -> Result<String> {
+pub(crate) fn binary() -> Result<String> {
     if let Ok(path) = std::env::var("INTERCEPTOR_BIN") {
         return Ok(path);
     }

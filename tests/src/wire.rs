@@ -81,7 +81,7 @@ impl Wire {
     }
 
     /// Reads one reply; `None` at the end of the stream.
-    pub fn next(&mut self) -> Result<Option<Reply>> {
+    pub fn reply(&mut self) -> Result<Option<Reply>> {
         let mut tag = [0; 1];
         if self.stream.read(&mut tag).context("no reply")? == 0 {
             return Ok(None);
@@ -103,7 +103,7 @@ impl Wire {
     pub fn until(&mut self, tag: u8) -> Result<Vec<Reply>> {
         let mut replies = Vec::new();
         loop {
-            let reply = self.next()?.ok_or_else(|| {
+            let reply = self.reply()?.ok_or_else(|| {
                 anyhow!("the stream ended before {:?}: {replies:?}", char::from(tag))
             })?;
             let last = reply.tag == tag;
@@ -119,7 +119,7 @@ impl Wire {
     pub fn until_closed(&mut self) -> Result<Vec<Reply>> {
         let mut replies = Vec::new();
         loop {
-            match self.next() {
+            match self.reply() {
                 Ok(Some(reply)) => replies.push(reply),
                 Ok(None) => return Ok(replies),
                 Err(error) if is_reset(&error) => return Ok(replies),

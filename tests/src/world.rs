@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::unistd::{User, chown, geteuid};
 
 use crate::cgroup::{self, Cgroup};
-use crate::gateway::Gateway;
+use crate::gateway::{self, Gateway};
 use crate::netns::{self, Namespace};
 use crate::postgres::{self, Postgres};
 use crate::process;
@@ -56,6 +56,7 @@ pub struct World {
     apps: Cgroup,
     /// Everything else that the world starts, so that the sweep finds it.
     outside: Cgroup,
+    binary: Option<String>,
     /// Held as long as this process uses the world.
     _lock: File,
 }
@@ -106,6 +107,7 @@ impl World {
             apps: watched.child("apps")?,
             watched,
             outside,
+            binary: None,
             _lock: lock,
         })
     }
@@ -128,6 +130,19 @@ impl World {
     /// The gateway's `--bpffs`.
     pub fn bpffs(&self) -> PathBuf {
         bpffs_of(&self.name)
+    }
+
+    /// Takes this `interceptor` instead of looking for one.
+    pub fn use_binary(&mut self, path: &Path) {
+        self.binary = Some(path.to_string_lossy().into_owned());
+    }
+
+    /// The `interceptor` to run.
+    pub fn binary(&self) -> Result<String> {
+        match &self.binary {
+            Some(path) => Ok(path.clone()),
+            None => gateway::binary(),
+        }
     }
 
     /// A command of a client.
