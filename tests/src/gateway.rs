@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -18,6 +18,9 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a command of the command line may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// How far back the harness looks in the log.
+const EVENTS_MAX: u32 = 5000;
 
 /// A gateway, running or not.
 #[derive(Debug)]
@@ -42,7 +45,8 @@ impl<'w> Gateway<'w> {
     /// Starts it again, after it ended.
     pub fn restart(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the gateway runs already");
-        let mut process = self.launch(&[])?;
+        let command = run_command(self.world, &self.policies, self.world.cgroup(), None)?;
+        let mut process = Running::spawn_logged(command, &self.log())?;
         let socket = self.run_directory().join("admin.sock");
         wait_until("the gateway is ready", START_LIMIT, || {
             if process.has_ended()? {
@@ -54,43 +58,23 @@ impl<'w> Gateway<'w> {
         Ok(())
     }
 
-    /// Runs `interceptor run` with more arguments where it is expected to refuse to start.
-    pub fn refuses_to_start(world: &World, policies: &Path, more: &[&str]) -> Result<Finished> {
-        let gateway = Gateway {
-            world,
-            policies: policies.to_owned(),
-            process: None,
-        };
-        let mut command = gateway.run_command()?;
-        command.args(more);
-        run(command, START_LIMIT)
-    }
-
-    fn launch(&self, more: &[&str]) -> Result<Running> {
-        let mut command = self.run_command()?;
-        command.args(more);
-        Running::spawn_logged(command, &self.log())
-    }
-
-    fn run_command(&self) -> Result<std::process::Command> {
-        let mut command = self.world.gateway_command(&self.world.binary()?, None)?;
-        command
-            .arg("run")
-            .arg("--policies")
-            .arg(&self.policies)
-            .arg("--cgroup")
-            .arg(self.world.cgroup())
-            .arg("--bpffs")
-            .arg(self.world.bpffs())
-            .arg("--state")
-            .arg(self.state_directory())
-            .arg("--run-dir")
-            .arg(self.run_directory())
-            .args(["--drain", "10s"]);
-        if let Some(filter) = std::env::var_os("INTERCEPTOR_TEST_LOG") {
-            command.arg("--log").arg(filter);
-        }
-        Ok(command)
+    /// Runs `interceptor run` where it is expected to refuse to start, and gives what it printed
+    /// on standard error. `account` is who starts it; `None` is root.
+    pub fn refuses_to_start(
+        world: &World,
+        policies: &Path,
+        cgroup: &Path,
+        account: Option<&str>,
+    ) -> Result<String> {
+        let command = run_command(world, policies, cgroup, account)?;
+        let finished = run(command, START_LIMIT)?;
+        ensure!(
+            finished.status.code() == Some(1),
+            "it ended with {}, not with 1\n{}",
+            finished.status,
+            finished.stderr
+        );
+        finished.failure()
     }
 
     /// Its process id.
@@ -105,12 +89,12 @@ impl<'w> Gateway<'w> {
 
     /// Its `--run-dir`.
     pub fn run_directory(&self) -> PathBuf {
-        self.world.directory().join("run")
+        run_directory(self.world)
     }
 
     /// Its `--state`.
     pub fn state_directory(&self) -> PathBuf {
-        self.world.directory().join("state")
+        state_directory(self.world)
     }
 
     /// True while the process is there.
@@ -123,14 +107,14 @@ impl<'w> Gateway<'w> {
 
     /// Ends it as a crash would.
     pub fn kill(&mut self) -> Result<()> {
-        self.running()?.signal(Signal::SIGKILL)?;
+        self.signal(Signal::SIGKILL)?;
         self.wait(Duration::from_secs(5))?;
         Ok(())
     }
 
     /// Asks it to end in order.
     pub fn terminate(&self) -> Result<()> {
-        self.running()?.signal(Signal::SIGTERM)
+        self.signal(Signal::SIGTERM)
     }
 
     /// Waits for its end.
@@ -181,44 +165,59 @@ impl<'w> Gateway<'w> {
             .cli(&["audit", "tail", "-n", &count.to_string(), "--json"])?
             .success()?;
         text.lines()
-            .map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line}")))
+            .map(|line| {
+                let record: Value =
+                    serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+                Ok(record.get("event").cloned().unwrap_or_default())
+            })
             .collect()
     }
 
-    /// Waits until an event holds all of `texts` in its JSON, and gives it.
-    pub fn event_with(&self, texts: &[&str]) -> Result<Value> {
+    /// Waits for an event of this kind that fits, and gives it.
+    pub fn event(&self, kind: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
         let mut found = None;
         wait_until(
-            &format!("an event with {texts:?}"),
+            &format!("the log holds an event of kind {kind} that fits"),
             Duration::from_secs(10),
             || {
-                found = self.events(1000)?.into_iter().find(|event| {
-                    let json = event.to_string();
-                    texts.iter().all(|text| json.contains(text))
+                let mut events = self.events(EVENTS_MAX)?.into_iter();
+                found = events.find(|event| {
+                    event.get("kind").is_some_and(|name| name == kind) && fits(event)
                 });
                 Ok(found.is_some())
             },
         )?;
-        found.ok_or_else(|| anyhow!("no event with {texts:?}"))
+        found.ok_or_else(|| anyhow!("no event of kind {kind} fits"))
+    }
+
+    /// The requests that wait for a person.
+    pub fn held(&self) -> Result<Vec<Value>> {
+        let text = self.cli(&["approvals", "list", "--json"])?.success()?;
+        serde_json::from_str(&text).with_context(|| format!("not a JSON array: {text}"))
     }
 
     /// Waits until exactly one command is held, and gives its request number.
     pub fn held_request(&self) -> Result<u64> {
         let mut number = None;
         wait_until("one command is held", Duration::from_secs(10), || {
-            let list: Value =
-                serde_json::from_str(&self.cli(&["approvals", "list", "--json"])?.success()?)
-                    .context("`approvals list --json` printed no JSON")?;
-            let open = list
-                .as_array()
-                .ok_or_else(|| anyhow!("`approvals list --json` printed no array"))?;
-            number = match open.as_slice() {
+            number = match self.held()?.as_slice() {
                 [one] => one.get("number").and_then(Value::as_u64),
                 _ => None,
             };
             Ok(number.is_some())
         })?;
         number.ok_or_else(|| anyhow!("no command is held"))
+    }
+
+    /// The open sessions.
+    pub fn sessions(&self) -> Result<Vec<Value>> {
+        let text = self.cli(&["sessions", "list", "--json"])?.success()?;
+        serde_json::from_str(&text).with_context(|| format!("not a JSON array: {text}"))
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.running()?.signal(signal)
     }
 
     /// The most memory that it ever held, in KiB.
@@ -237,6 +236,40 @@ impl<'w> Gateway<'w> {
             .as_ref()
             .ok_or_else(|| anyhow!("the gateway does not run"))
     }
+}
+
+fn run_command(
+    world: &World,
+    policies: &Path,
+    cgroup: &Path,
+    account: Option<&str>,
+) -> Result<Command> {
+    let mut command = world.gateway_command(&world.binary()?, account)?;
+    command
+        .arg("run")
+        .arg("--policies")
+        .arg(policies)
+        .arg("--cgroup")
+        .arg(cgroup)
+        .arg("--bpffs")
+        .arg(world.bpffs())
+        .arg("--state")
+        .arg(state_directory(world))
+        .arg("--run-dir")
+        .arg(run_directory(world))
+        .args(["--drain", "10s"]);
+    if let Some(filter) = std::env::var_os("INTERCEPTOR_TEST_LOG") {
+        command.arg("--log").arg(filter);
+    }
+    Ok(command)
+}
+
+fn run_directory(world: &World) -> PathBuf {
+    world.directory().join("run")
+}
+
+fn state_directory(world: &World) -> PathBuf {
+    world.directory().join("state")
 }
 
 /// The most memory that a process ever held, in KiB.

@@ -18,6 +18,7 @@ pub mod cgroup;
 pub mod gateway;
 pub mod interrupt;
 pub mod netns;
+pub mod policies;
 pub mod postgres;
 pub mod process;
 pub mod psql;

@@ -1,6 +1,7 @@
 //! An unmodified psql, as a user would start it.
 
 use std::net::IpAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -16,6 +17,7 @@ pub struct Psql<'w> {
     from: From,
     host: IpAddr,
     user: String,
+    account: Option<String>,
     options: Vec<String>,
     limit: Duration,
 }
@@ -27,6 +29,7 @@ impl<'w> Psql<'w> {
             from,
             host: IpAddr::V4(TARGET_V4),
             user: "alice".to_owned(),
+            account: None,
             options: Vec::new(),
             limit: Duration::from_secs(30),
         }
@@ -43,6 +46,13 @@ impl<'w> Psql<'w> {
     #[must_use]
     pub fn user(mut self, role: &str) -> Self {
         role.clone_into(&mut self.user);
+        self
+    }
+
+    /// Is started by another local user than root.
+    #[must_use]
+    pub fn account(mut self, name: &str) -> Self {
+        self.account = Some(name.to_owned());
         self
     }
 
@@ -78,15 +88,22 @@ impl<'w> Psql<'w> {
 
     /// Starts it with `-c sql`.
     pub fn start(&self, sql: &str) -> Result<Running> {
-        let mut command = self.world.command(self.from, "psql")?;
+        let mut command = self.command()?;
+        command.args(["-c", sql]);
+        Running::spawn(command, "")
+    }
+
+    fn command(&self) -> Result<Command> {
+        let account = self.account.as_deref();
+        let mut command = self.world.command_as(self.from, "psql", account)?;
         command
             .args(["-X", "-h", &self.host.to_string()])
             .args(["-p", &PORT.to_string(), "-U", &self.user, "-d", DATABASE])
             .args(&self.options)
-            .args(["-c", sql])
             .env("PGPASSWORD", password(&self.user))
-            .env("PGCONNECT_TIMEOUT", "10");
-        Running::spawn(command, "")
+            .env("PGCONNECT_TIMEOUT", "10")
+            .current_dir("/");
+        Ok(command)
     }
 
     /// Runs it with `-c sql` to its end.
@@ -96,13 +113,8 @@ impl<'w> Psql<'w> {
 
     /// Runs a script on its standard input to its end, stopping at the first error.
     pub fn script(&self, sql: &str) -> Result<Finished> {
-        let mut command = self.world.command(self.from, "psql")?;
-        command
-            .args(["-X", "-v", "ON_ERROR_STOP=1", "-f", "-"])
-            .args(["-h", &self.host.to_string(), "-p", &PORT.to_string()])
-            .args(["-U", &self.user, "-d", DATABASE])
-            .args(&self.options)
-            .env("PGPASSWORD", password(&self.user));
+        let mut command = self.command()?;
+        command.args(["-v", "ON_ERROR_STOP=1", "-f", "-"]);
         Running::spawn(command, sql)?.wait(self.limit)
     }
 }

@@ -147,12 +147,16 @@ impl World {
 
     /// A command of a client.
     pub fn command(&self, from: From, program: &str) -> Result<Command> {
-        match from {
-            From::Client => {
-                process::command(program, Some(&self.client), Some(&self.outside), None)
-            }
-            From::Local => process::command(program, Some(&self.gateway), Some(&self.apps), None),
-        }
+        self.command_as(from, program, None)
+    }
+
+    /// The same as another user than root.
+    pub fn command_as(&self, from: From, program: &str, user: Option<&str>) -> Result<Command> {
+        let (namespace, cgroup) = match from {
+            From::Client => (&self.client, &self.outside),
+            From::Local => (&self.gateway, &self.apps),
+        };
+        process::command(program, Some(namespace), Some(cgroup), user)
     }
 
     /// A command on the gateway host that is no client: the gateway itself, and what it is

@@ -237,11 +237,11 @@ impl Demo<'_, '_> {
         show::heading("The log");
         self.operator(&["audit", "tail", "-n", "12"])?;
         self.operator(&["audit", "verify"])?;
-        let local = self.gateway.event_with(&["psql", "executable", "apps"])?;
-        ensure!(
-            local.to_string().contains("/icpt-demo/apps"),
-            "the log does not know the local process's cgroup"
-        );
+        self.gateway.event("connection", |event| {
+            let process = |name| event.pointer(&format!("/process/{name}"));
+            process("comm").is_some_and(|comm| comm == "psql")
+                && process("cgroup").is_some_and(|cgroup| cgroup == "/icpt-demo/apps")
+        })?;
         show::proved("every record is in its place, and the local psql is known by its process");
         Ok(())
     }

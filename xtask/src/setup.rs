@@ -60,7 +60,6 @@ const NEEDS: &[Need] = &[
     ),
     need(&["bpftool"], "bpftool", "looking into the kernel"),
     need(&["postgresql"], "postgres", "tests and demo"),
-    need(&["postgresql-client"], "psql", "tests and demo"),
     need(&["haproxy"], "haproxy", "the bench"),
     need(&["pgbouncer"], "pgbouncer", "the bench"),
 ];
