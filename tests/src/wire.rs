@@ -138,6 +138,12 @@ impl Wire {
     /// any: the cheapest consumer there is, so that what is measured is the path.
     pub fn count(&mut self, sql: &str) -> Result<Counted> {
         self.send(&query(sql))?;
+        self.count_rest()
+            .map_err(|error| error.context(sql.to_owned()))
+    }
+
+    /// The same for the answer to a query that was sent before.
+    pub fn count_rest(&mut self) -> Result<Counted> {
         let mut counted = Counted::default();
         let mut reader = Scanner::new(&mut self.stream);
         loop {
@@ -145,7 +151,7 @@ impl Wire {
             counted.bytes = counted.bytes.saturating_add(length).saturating_add(1);
             if tag == b'E' {
                 let body = reader.take(length.saturating_sub(4))?;
-                bail!("{sql}: {}", String::from_utf8_lossy(&body));
+                bail!("{}", String::from_utf8_lossy(&body));
             }
             reader.skip(length.saturating_sub(4))?;
             match tag {
