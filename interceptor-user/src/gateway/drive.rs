@@ -79,7 +79,7 @@ enum Woken {
     Connected(io::Result<TcpStream>),
     Recorded(Ticket, Result<u64, crate::audit::AuditError>),
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
-    Resolved(Option<crate::approval::Resolution>),
+    Resolved(crate::approval::Resolution),
     Control(Option<Control>),
     Stage,
 }
@@ -348,13 +348,9 @@ impl Driver {
                     }
                 }
             }
-            Woken::Resolved(resolution) => {
+            Woken::Resolved(answer) => {
                 self.held = None;
-                // An answer that cannot come any more is a refusal.
-                let resolution = resolution.map_or_else(
-                    || Resolution { approved: false, by: String::new(), reason: "the request was lost".to_owned() },
-                    |answer| Resolution { approved: answer.approved, by: answer.by, reason: answer.reason },
-                );
+                let resolution = Resolution { approved: answer.approved, by: answer.by, reason: answer.reason };
                 self.session.handle_resolution(&resolution);
             }
             Woken::Control(Some(Control::Cancel)) => self.session.handle_cancel(),
