@@ -61,8 +61,10 @@ table {TABLE} {{
 		oifname "lo" meta mark & {mark_mask:#x} == {mark_local:#x} accept
 		socket cgroupv2 level {level} "{cgroup}" accept
 		tcp flags & (syn | fin | rst) == rst accept
-		meta nfproto ipv4 tcp flags == ack tcp doff . meta length {{ 5 . 40, 8 . 52 }} accept
-		meta nfproto ipv6 tcp flags == ack tcp doff . meta length {{ 5 . 60, 8 . 72 }} accept
+		meta nfproto ipv4 tcp flags == ack tcp doff 5 meta length 40 accept
+		meta nfproto ipv4 tcp flags == ack tcp doff 8 meta length 52 accept
+		meta nfproto ipv6 tcp flags == ack tcp doff 5 meta length 60 accept
+		meta nfproto ipv6 tcp flags == ack tcp doff 8 meta length 72 accept
 		goto refuse
 	}}
 	chain output {{

@@ -227,7 +227,8 @@ impl KernelLog {
     /// Forwards messages to the `log` crate's logger until the task is dropped. Cancel-safe.
     pub async fn forward(mut self) {
         let ring = match EbpfLogger::init(&mut self.programs) {
-            Ok(logger) => AsyncFd::with_interest(logger, Interest::READABLE),
+            // SAFETY: the logger owns its ring, so the descriptor is open and the same for its life.
+            Ok(logger) => unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) },
             Err(error) => {
                 tracing::warn!(target: "interceptor::kernel", %error, "kernel messages cannot be read");
                 return;

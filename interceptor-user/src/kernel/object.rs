@@ -115,6 +115,11 @@ fn load_error(object: &'static str, error: impl Into<Box<dyn std::error::Error>>
         detail = format!("{detail}: {cause}");
         source = cause.source();
     }
+    // A verifier's account has many lines: all of them to the log, the last of them to the person.
+    if detail.contains('\n') {
+        tracing::debug!(target: "interceptor::kernel", "{detail}");
+        detail = detail.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join(", ");
+    }
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     KernelError::Load { object, release: release.trim().to_owned(), detail }
 }
