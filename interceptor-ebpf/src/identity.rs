@@ -54,8 +54,12 @@ pub fn tcp_connect(ctx: SockOpsContext) -> u32 {
         return 1;
     }
     // SAFETY: these helpers take this context.
-    let (cookie, netns_cookie) =
-        unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), bpf_get_netns_cookie(ctx.as_ptr())) };
+    let (cookie, netns_cookie) = unsafe {
+        (
+            bpf_get_socket_cookie(ctx.as_ptr()),
+            bpf_get_netns_cookie(ctx.as_ptr()),
+        )
+    };
     // SAFETY: only presence is asked.
     if unsafe { IDENTITIES.get(&cookie) }.is_none() {
         return 1;
@@ -74,7 +78,11 @@ pub fn tcp_connect(ctx: SockOpsContext) -> u32 {
 }
 
 /// The port is in network order in the first two bytes of a word (linux/bpf.h).
-const REMOTE_PORT_SHIFT: u32 = if cfg!(target_endian = "little") { 16 } else { 0 };
+const REMOTE_PORT_SHIFT: u32 = if cfg!(target_endian = "little") {
+    16
+} else {
+    0
+};
 
 /// The connection's own address and the one that it connects to.
 ///

@@ -21,13 +21,26 @@ pub(crate) fn play(arguments: &[&str]) {
         ["relay", cgroup, bpffs, targets @ ..] => relay(cgroup, bpffs, targets),
         ["echo", port] => echo(port.parse().unwrap()),
         ["tcp", address] => tcp(Socket::new, address),
-        ["moved", cgroup, address] => tcp(|domain, kind, protocol| moved(cgroup, domain, kind, protocol), address),
-        ["bound", device, address] => tcp(|domain, kind, protocol| bound(device, domain, kind, protocol), address),
+        ["moved", cgroup, address] => tcp(
+            |domain, kind, protocol| moved(cgroup, domain, kind, protocol),
+            address,
+        ),
+        ["bound", device, address] => tcp(
+            |domain, kind, protocol| bound(device, domain, kind, protocol),
+            address,
+        ),
+        ["brief", address] => drop(TcpStream::connect(address).unwrap()),
         ["hold", address] => hold(address),
         ["udp", address] => udp(address),
         ["mark", mark] => mark_socket(mark),
-        ["bind", port] => report("bind", TcpListener::bind((Ipv6Addr::UNSPECIFIED, port.parse().unwrap())).err()),
-        ["status", bpffs] => println!("{}", serde_json::to_string(&status(Path::new(bpffs)).unwrap()).unwrap()),
+        ["bind", port] => report(
+            "bind",
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port.parse().unwrap())).err(),
+        ),
+        ["status", bpffs] => println!(
+            "{}",
+            serde_json::to_string(&status(Path::new(bpffs)).unwrap()).unwrap()
+        ),
         ["detach", cgroup, bpffs] => match detach(Some(Path::new(cgroup)), Path::new(bpffs)) {
             Ok(()) => println!("detached"),
             Err(error) => println!("error: {error}"),
@@ -52,7 +65,11 @@ fn enter_cgroup() {
 fn relay(cgroup: &str, bpffs: &str, targets: &[&str]) {
     let targets = targets.iter().enumerate().map(|(index, text)| {
         let (network, port) = text.split_once('=').unwrap();
-        TargetRoute { network: network.parse().unwrap(), port: port.parse().unwrap(), target: index as u32 }
+        TargetRoute {
+            network: network.parse().unwrap(),
+            port: port.parse().unwrap(),
+            target: index as u32,
+        }
     });
     let config = PlaneConfig {
         cgroup: Some(cgroup.into()),
@@ -60,7 +77,11 @@ fn relay(cgroup: &str, bpffs: &str, targets: &[&str]) {
         targets: targets.collect(),
         ..PlaneConfig::default()
     };
-    let Attached { plane, listener, log: _ } = match Plane::attach(&config) {
+    let Attached {
+        plane,
+        listener,
+        log: _,
+    } = match Plane::attach(&config) {
         Ok(attached) => attached,
         Err(error) => return println!("error: {error}"),
     };
@@ -149,18 +170,37 @@ fn bound(device: &str, domain: Domain, kind: Type, protocol: Option<Protocol>) -
 /// Connects, sends a word, expects it back, and says what the client sees.
 fn tcp(open: impl FnOnce(Domain, Type, Option<Protocol>) -> NewSocket, address: &str) {
     let address: SocketAddr = address.parse().unwrap();
-    let socket = open(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
+    let socket = open(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )
+    .unwrap();
     let start = Instant::now();
     if let Err(error) = socket.connect_timeout(&address.into(), TIMEOUT) {
-        return println!("{:?} after {} ms", error.kind(), start.elapsed().as_millis());
+        return println!(
+            "{:?} after {} ms",
+            error.kind(),
+            start.elapsed().as_millis()
+        );
     }
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut answer = [0; 5];
-    let outcome = stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut answer));
+    let outcome = stream
+        .write_all(b"hello")
+        .and_then(|()| stream.read_exact(&mut answer));
     match outcome {
-        Ok(()) => println!("echo {} {}", canonical(stream.local_addr().unwrap()), canonical(stream.peer_addr().unwrap())),
-        Err(error) => println!("broken {:?} after {} ms", error.kind(), start.elapsed().as_millis()),
+        Ok(()) => println!(
+            "echo {} {}",
+            canonical(stream.local_addr().unwrap()),
+            canonical(stream.peer_addr().unwrap())
+        ),
+        Err(error) => println!(
+            "broken {:?} after {} ms",
+            error.kind(),
+            start.elapsed().as_millis()
+        ),
     }
     let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.read(&mut answer);
@@ -180,7 +220,13 @@ fn hold(address: &str) {
 fn udp(address: &str) {
     let address: SocketAddr = address.parse().unwrap();
     let open = || {
-        let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+        let any: SocketAddr = if address.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        }
+        .parse()
+        .unwrap();
         UdpSocket::bind(any).unwrap()
     };
     report("connect", open().connect(address).err());
@@ -190,7 +236,12 @@ fn udp(address: &str) {
 fn mark_socket(mark: &str) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let mark = u32::from_str_radix(mark, 16).unwrap();
-    report("mark", nix::sys::socket::setsockopt(&socket.as_fd(), nix::sys::socket::sockopt::Mark, &mark).err().map(Into::into));
+    report(
+        "mark",
+        nix::sys::socket::setsockopt(&socket.as_fd(), nix::sys::socket::sockopt::Mark, &mark)
+            .err()
+            .map(Into::into),
+    );
 }
 
 fn report(what: &str, error: Option<std::io::Error>) {

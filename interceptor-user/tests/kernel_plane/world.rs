@@ -61,9 +61,14 @@ ip -n icpt-kt-t route add default via fd77:2::1
 
 impl World {
     pub(crate) fn new() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and loads programs: run it as root");
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test makes network namespaces and loads programs: run it as root"
+        );
         let mount = cgroup_mount();
-        let world = World { cgroup: mount.join("icpt-kt-root") };
+        let world = World {
+            cgroup: mount.join("icpt-kt-root"),
+        };
         world.remove();
         for place in [Place::Client, Place::Gateway, Place::Target] {
             command(&["ip", "netns", "add", place.name()]);
@@ -130,7 +135,12 @@ impl World {
     }
 
     /// Starts a role, waits for its end, returns its lines.
-    pub(crate) fn run(&self, place: Place, environment: &[(&str, &str)], role: &[&str]) -> Vec<String> {
+    pub(crate) fn run(
+        &self,
+        place: Place,
+        environment: &[(&str, &str)],
+        role: &[&str],
+    ) -> Vec<String> {
         let mut role = self.start(place, environment, role);
         let lines = role.lines.iter().collect();
         role.child.wait().unwrap();
@@ -145,7 +155,10 @@ impl World {
 
     fn remove(&self) {
         for place in [Place::Client, Place::Gateway, Place::Target] {
-            if std::path::Path::new("/run/netns").join(place.name()).exists() {
+            if std::path::Path::new("/run/netns")
+                .join(place.name())
+                .exists()
+            {
                 end_processes(place);
                 command(&["ip", "netns", "del", place.name()]);
             }
@@ -178,8 +191,14 @@ fn end_processes(place: Place) {
 
 fn cgroup_mount() -> PathBuf {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
-    line.expect("cgroup2 is not mounted").split(' ').nth(1).unwrap().into()
+    let line = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    line.expect("cgroup2 is not mounted")
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .into()
 }
 
 fn command(words: &[&str]) -> String {
@@ -202,13 +221,19 @@ impl Role {
 
     /// The next line; a failure if there is none.
     pub(crate) fn line(&self) -> String {
-        self.lines.recv_timeout(WAIT).expect("the process said nothing more")
+        self.lines
+            .recv_timeout(WAIT)
+            .expect("the process said nothing more")
     }
 
     /// The lines that are there now.
     pub(crate) fn lines(&self) -> Vec<String> {
         std::thread::sleep(Duration::from_millis(100));
         self.lines.try_iter().collect()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        command(&["kill", &format!("-{name}"), &self.pid().to_string()]);
     }
 
     pub(crate) fn kill(&mut self) {
