@@ -22,7 +22,16 @@ const TARGET_V4: &str = "10.77.2.2:5432";
 const TARGET_V6: &str = "[fd77:2::2]:5432";
 /// The same host on a port that is nobody's target.
 const OTHER_V4: &str = "10.77.2.2:80";
-const TARGETS: [&str; 3] = ["10.77.2.2/32=5432", "fd77:2::/64=5432", "10.77.0.0/16=22"];
+/// A service of the gateway host itself.
+const LOCAL: &str = "127.0.0.1:6543";
+const TARGETS: [&str; 4] = [
+    "10.77.2.2/32=5432",
+    "fd77:2::/64=5432",
+    "10.77.0.0/16=22",
+    "127.0.0.1/32=6543",
+];
+/// Where the relay writes the kernel's messages.
+const LOG: &str = "/tmp/icpt-kt-kernel.log";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -54,10 +63,22 @@ fn scenario() {
     local_clients_are_carried(&world, &relay, &target);
     step("what is no target is left alone");
     others_are_untouched(&world, &relay, &other);
+    step("a service on the gateway itself is a target like others");
+    local_services_are_targets(&world, &relay);
     step("reverse path filters do not matter");
     reverse_path_filters(&world, &relay);
     step("bypasses are refused");
     bypasses_are_refused(&world, &relay, &target);
+    step("hidden ports and raw frames are dropped");
+    raw_packets_are_dropped(&world, &target);
+    step("the kernel's messages are read");
+    let log = std::fs::read_to_string(LOG).unwrap();
+    assert!(log.contains("INFO refused UDP of process"), "{log}");
+    assert!(
+        log.contains("to target ::ffff:10.77.2.2 port 5432"),
+        "{log}"
+    );
+    assert!(log.contains("the reserved socket mark 20000001"), "{log}");
     step("closed connections leave nothing in the target");
     closed_connections_end(&world, &target);
     step("a second gateway is told that the port is taken");
@@ -78,6 +99,8 @@ fn scenario() {
     routed_clients_are_carried(&world, &relay, &target);
     local_clients_are_carried(&world, &relay, &target);
     verdicts_moved(&world);
+    step("targets are replaced while the gateway runs");
+    targets_are_replaced(&world, &mut relay, &target);
 
     step("detaching needs a stopped proxy, and leaves nothing");
     let cgroup = world.cgroup.display().to_string();
@@ -103,7 +126,7 @@ fn step(name: &str) {
 fn relay_role(world: &World) -> Role {
     let cgroup = world.cgroup.display().to_string();
     let role = [["relay", cgroup.as_str(), BPFFS].as_slice(), &TARGETS].concat();
-    world.start(Place::Gateway, &[], &role)
+    world.start(Place::Gateway, &[("ICPT_KT_LOG", LOG)], &role)
 }
 
 fn start_relay(world: &World) -> Role {
@@ -212,6 +235,54 @@ fn others_are_untouched(world: &World, relay: &Role, other: &Role) {
     assert_eq!(world.app(&["udp", OTHER_V4]), ["connect ok", "sendto ok"]);
     assert!(other.line().starts_with("datagram 10.77.2.1:"));
     assert_eq!(relay.lines(), [""; 0]);
+}
+
+fn local_services_are_targets(world: &World, relay: &Role) {
+    let service = world.start(Place::Gateway, &[], &["echo", "6543"]);
+    assert_eq!(service.line(), "ready");
+    let line = app(world, LOCAL);
+    let (local, _) = echoed(&line);
+    let session = relay.line();
+    assert!(
+        session.starts_with(&format!("session {local} {LOCAL} target=Some(3) uid=0")),
+        "{session}"
+    );
+    assert!(service.line().starts_with("connection 127.0.0.1:"));
+    // Outside the cgroup that the programs see, the backstop is in the way.
+    let line = world.run(Place::Gateway, &[], &["tcp", LOCAL]).remove(0);
+    assert!(line.starts_with("ConnectionRefused"), "{line}");
+    assert_eq!(service.lines(), [""; 0]);
+}
+
+fn raw_packets_are_dropped(world: &World, target: &Role) {
+    let (opaque, egress) = ("ingress_dropped_opaque", "egress_dropped");
+    let before = status(world);
+    world.run(Place::Client, &[], &["opaque"]);
+    assert_eq!(world.app(&["frame", "icpt-kt-g1"]), ["dropped"]);
+    let after = status(world);
+    assert_eq!(count(&after, opaque), count(&before, opaque) + 2);
+    assert_eq!(count(&after, egress), count(&before, egress) + 1);
+    assert_eq!(target.lines(), [""; 0]);
+}
+
+fn targets_are_replaced(world: &World, relay: &mut Role, target: &Role) {
+    relay.say("fd77:2::2/128=5432 10.77.2.2/32=81");
+    assert_eq!(relay.line(), "replaced");
+    for line in [client(world, TARGET_V4), app(world, TARGET_V4)] {
+        let (local, _) = echoed(&line);
+        assert_eq!(
+            target.line(),
+            format!("connection {local}"),
+            "no target any more: it goes directly"
+        );
+    }
+    echoed(&client(world, TARGET_V6));
+    assert!(relay.line().contains("target=Some(0)"));
+    target.lines();
+    relay.say(&TARGETS.join(" "));
+    assert_eq!(relay.line(), "replaced");
+    routed_clients_are_carried(world, relay, target);
+    local_clients_are_carried(world, relay, target);
 }
 
 fn reverse_path_filters(world: &World, relay: &Role) {

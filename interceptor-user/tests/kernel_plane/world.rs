@@ -115,7 +115,7 @@ impl World {
             .arg("--role")
             .args(role)
             .envs(environment.iter().copied())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -230,6 +230,11 @@ impl Role {
     pub(crate) fn lines(&self) -> Vec<String> {
         std::thread::sleep(Duration::from_millis(100));
         self.lines.try_iter().collect()
+    }
+
+    /// Gives the process a line to read.
+    pub(crate) fn say(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
     pub(crate) fn signal(&self, name: &str) {
