@@ -56,6 +56,10 @@ fn scenario() {
     step("without the plane, traffic is direct");
     expect_direct(&world, &target);
 
+    step("what is missing is said before anything is attached");
+    preconditions_are_told(&world);
+    assert_eq!(before, traces(&world));
+
     let mut relay = start_relay(&world);
     step("routed clients are carried");
     routed_clients_are_carried(&world, &relay, &target);
@@ -116,6 +120,7 @@ fn scenario() {
     );
     target.lines();
     expect_direct(&world, &target);
+    std::fs::remove_file(LOG).unwrap();
     println!("kernel_plane: all steps passed");
 }
 
@@ -137,6 +142,20 @@ fn start_relay(world: &World) -> Role {
 
 fn relay_says(world: &World) -> String {
     relay_role(world).line()
+}
+
+fn preconditions_are_told(world: &World) {
+    let cgroup = world.cgroup.display().to_string();
+    let absent = format!("{cgroup}/absent");
+    let told = |environment: &[(&str, &str)], cgroup: &str, target: &str| {
+        let role = ["relay", cgroup, BPFFS, target];
+        world.run(Place::Gateway, environment, &role).remove(0)
+    };
+    let nobody = [("ICPT_KT_USER", "65534")];
+    assert!(told(&nobody, &cgroup, TARGETS[0]).contains("needs the capabilities CAP_NET_ADMIN"));
+    assert!(told(&[], &absent, TARGETS[0]).contains("absent does not exist; create it"));
+    assert!(told(&[], "/tmp", TARGETS[0]).contains("not a cgroup2 directory"));
+    assert!(told(&[], &cgroup, "10.0.0.0/8=15001").contains("the proxy's own port 15001"));
 }
 
 fn client(world: &World, address: &str) -> String {
