@@ -20,8 +20,17 @@ fn main() {
 fn build() -> Result<(), String> {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
-    let source = manifest.parent().ok_or("interceptor-user has no parent directory")?.join("interceptor-ebpf");
-    for path in ["src", "c", "Cargo.toml", "Cargo.lock", "../interceptor-common/src"] {
+    let source = manifest
+        .parent()
+        .ok_or("interceptor-user has no parent directory")?
+        .join("interceptor-ebpf");
+    for path in [
+        "src",
+        "c",
+        "Cargo.toml",
+        "Cargo.lock",
+        "../interceptor-common/src",
+    ] {
         println!("cargo::rerun-if-changed={}", source.join(path).display());
     }
     println!("cargo::rerun-if-changed=build.rs");
@@ -31,17 +40,36 @@ fn build() -> Result<(), String> {
 
 fn build_c(source: &Path, out: &Path) -> Result<(), String> {
     // The kernel's headers include <asm/types.h>, which Debian keeps in a directory per architecture.
-    let multiarch = format!("/usr/include/{}-linux-gnu", variable("CARGO_CFG_TARGET_ARCH")?);
+    let multiarch = format!(
+        "/usr/include/{}-linux-gnu",
+        variable("CARGO_CFG_TARGET_ARCH")?
+    );
     let mut clang = Command::new("clang");
-    clang.args(["-O2", "-g", "-target", "bpf", "-Wall", "-Wextra", "-Werror", "-idirafter", &multiarch]);
-    clang.arg("-c").arg(source.join("c/guard.bpf.c")).arg("-o").arg(out.join("guard.bpf.o"));
+    clang.args([
+        "-O2",
+        "-g",
+        "-target",
+        "bpf",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-idirafter",
+        &multiarch,
+    ]);
+    clang
+        .arg("-c")
+        .arg(source.join("c/guard.bpf.c"))
+        .arg("-o")
+        .arg(out.join("guard.bpf.o"));
     run(clang, "clang")
 }
 
 fn build_rust(source: &Path, out: &Path) -> Result<(), String> {
     let target_dir = out.join("ebpf");
     let mut cargo = rust_toolchain()?;
-    cargo.current_dir(source).args(["build", "--release", "--locked", "--target", TARGET]);
+    cargo
+        .current_dir(source)
+        .args(["build", "--release", "--locked", "--target", TARGET]);
     cargo.arg("--target-dir").arg(&target_dir);
     let flags = [
         "-Clinker=bpf-linker".to_owned(),
@@ -67,7 +95,9 @@ fn rust_toolchain() -> Result<Command, String> {
         cargo
     } else if succeeds(Command::new("rustup").args(["run", "nightly", "rustc", "--version"])) {
         let mut cargo = Command::new("rustup");
-        cargo.args(["run", "nightly", "cargo", "-Zbuild-std=core"]).env_remove("RUSTC");
+        cargo
+            .args(["run", "nightly", "cargo", "-Zbuild-std=core"])
+            .env_remove("RUSTC");
         cargo
     } else {
         return Err(missing("a Rust compiler for eBPF"));
@@ -80,24 +110,36 @@ fn rust_toolchain() -> Result<Command, String> {
 }
 
 fn outer_build_variables() -> impl Iterator<Item = OsString> {
-    let fixed = ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET"];
+    let fixed = [
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTUP_TOOLCHAIN",
+        "CARGO_BUILD_TARGET",
+    ];
     let per_build = env::vars_os().map(|(name, _)| name).filter(|name| {
         let name = name.to_string_lossy();
-        name.starts_with("CARGO_CFG_") || name.starts_with("CARGO_FEATURE_") || name.starts_with("CARGO_PKG_")
+        name.starts_with("CARGO_CFG_")
+            || name.starts_with("CARGO_FEATURE_")
+            || name.starts_with("CARGO_PKG_")
     });
     fixed.into_iter().map(OsString::from).chain(per_build)
 }
 
 fn debian_has_core() -> bool {
     let mut rustc = Command::new(DEBIAN_RUSTC);
-    rustc.args(["--print", "target-libdir", "--target", TARGET]).env("RUSTC_BOOTSTRAP", "1");
+    rustc
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .env("RUSTC_BOOTSTRAP", "1");
     let Ok(output) = rustc.output() else {
         return false;
     };
     let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     output.status.success()
         && directory.read_dir().is_ok_and(|mut entries| {
-            entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("libcore")))
+            entries.any(|entry| {
+                entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("libcore"))
+            })
         })
 }
 
@@ -116,7 +158,9 @@ fn run(mut command: Command, what: &str) -> Result<(), String> {
     }
     // The compiler's own words, for whoever works on the programs.
     eprintln!("{text}");
-    Err(format!("{what} failed; its output is above. If a header or a target is missing, run `cargo xtask setup`"))
+    Err(format!(
+        "{what} failed; its output is above. If a header or a target is missing, run `cargo xtask setup`"
+    ))
 }
 
 fn missing(what: &str) -> String {

@@ -47,7 +47,12 @@ fn connect(ctx: &SockAddrContext, address: [u8; 16]) -> i32 {
         return clear_mark(ctx, config);
     }
     // SAFETY: the verifier admits these loads from this context.
-    let (protocol, socket) = unsafe { ((*ctx.sock_addr).protocol, (*ctx.sock_addr).__bindgen_anon_1.sk) };
+    let (protocol, socket) = unsafe {
+        (
+            (*ctx.sock_addr).protocol,
+            (*ctx.sock_addr).__bindgen_anon_1.sk,
+        )
+    };
     if protocol == u32::from(PROTOCOL_UDP) {
         return refuse(ctx, Verdict::ConnectUdp, address, port);
     }
@@ -98,7 +103,13 @@ fn clear_mark(ctx: &SockAddrContext, config: &Config) -> i32 {
 fn set_mark(ctx: &SockAddrContext, mut mark: u32) -> bool {
     // SAFETY: the value outlives the call and has the length that is given.
     let error = unsafe {
-        bpf_setsockopt(ctx.as_ptr(), SOL_SOCKET, SO_MARK, core::ptr::from_mut(&mut mark).cast(), 4)
+        bpf_setsockopt(
+            ctx.as_ptr(),
+            SOL_SOCKET,
+            SO_MARK,
+            core::ptr::from_mut(&mut mark).cast(),
+            4,
+        )
     };
     error == 0
 }
@@ -112,16 +123,28 @@ fn refuse(ctx: &SockAddrContext, verdict: Verdict, address: [u8; 16], port: u16)
     let pid = ctx.tgid();
     match verdict {
         Verdict::ConnectUdp | Verdict::SendmsgUdp => {
-            info!(ctx, "refused UDP of process {} to target {:i} port {}", pid, address, port);
+            info!(
+                ctx,
+                "refused UDP of process {} to target {:i} port {}", pid, address, port
+            );
         }
         Verdict::ConnectDevice => {
-            warn!(ctx, "refused process {}: bound to a device, to target {:i} port {}", pid, address, port);
+            warn!(
+                ctx,
+                "refused process {}: bound to a device, to target {:i} port {}", pid, address, port
+            );
         }
         Verdict::ConnectNoListener => {
-            info!(ctx, "refused process {}: no proxy for target {:i} port {}", pid, address, port);
+            info!(
+                ctx,
+                "refused process {}: no proxy for target {:i} port {}", pid, address, port
+            );
         }
         _ => {
-            warn!(ctx, "refused process {}: not marked, to target {:i} port {}", pid, address, port);
+            warn!(
+                ctx,
+                "refused process {}: not marked, to target {:i} port {}", pid, address, port
+            );
         }
     }
     REFUSE

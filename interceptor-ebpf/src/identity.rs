@@ -54,8 +54,12 @@ pub fn tcp_connect(ctx: SockOpsContext) -> u32 {
         return 1;
     }
     // SAFETY: these helpers take this context.
-    let (cookie, netns_cookie) =
-        unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), bpf_get_netns_cookie(ctx.as_ptr())) };
+    let (cookie, netns_cookie) = unsafe {
+        (
+            bpf_get_socket_cookie(ctx.as_ptr()),
+            bpf_get_netns_cookie(ctx.as_ptr()),
+        )
+    };
     // SAFETY: only presence is asked.
     if unsafe { IDENTITIES.get(&cookie) }.is_none() {
         return 1;
@@ -74,17 +78,52 @@ pub fn tcp_connect(ctx: SockOpsContext) -> u32 {
 }
 
 /// The port is in network order in the first two bytes of a word (linux/bpf.h).
-const REMOTE_PORT_SHIFT: u32 = if cfg!(target_endian = "little") { 16 } else { 0 };
+const REMOTE_PORT_SHIFT: u32 = if cfg!(target_endian = "little") {
+    16
+} else {
+    0
+};
 
+/// The connection's own address and the one that it connects to.
+///
+/// Every field is read first and whole, by `read_volatile`: the compiler would otherwise join the
+/// branches into one load from a computed offset, which the verifier forbids in a context.
 #[inline(always)]
 fn addresses(ctx: &SockOpsContext) -> ([u8; 16], [u8; 16]) {
+    // SAFETY: the verifier admits these loads from this context.
+    let (local_v4, remote_v4, local_v6, remote_v6) = unsafe {
+        let local = (&raw const (*ctx.ops).local_ip6).cast::<u32>();
+        let remote = (&raw const (*ctx.ops).remote_ip6).cast::<u32>();
+        (
+            (&raw const (*ctx.ops).local_ip4).read_volatile(),
+            (&raw const (*ctx.ops).remote_ip4).read_volatile(),
+            words(local),
+            words(remote),
+        )
+    };
     if ctx.family() == AF_INET {
-        return (mapped(ctx.local_ip4()), mapped(ctx.remote_ip4()));
+        return (mapped(local_v4), mapped(remote_v4));
     }
-    let target = bytes(ctx.remote_ip6());
+    let target = bytes(remote_v6);
     // An IPv6 socket on an IPv4-mapped address: its IPv6 source is not set yet.
-    if target[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] {
-        return (mapped(ctx.local_ip4()), target);
+    if remote_v6[0] == 0 && remote_v6[1] == 0 && remote_v6[2] == 0xffff_u32.to_be() {
+        return (mapped(local_v4), target);
     }
-    (bytes(ctx.local_ip6()), target)
+    (bytes(local_v6), target)
+}
+
+/// # Safety
+///
+/// Four words of the context must follow.
+#[inline(always)]
+unsafe fn words(first: *const u32) -> [u32; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        [
+            first.read_volatile(),
+            first.add(1).read_volatile(),
+            first.add(2).read_volatile(),
+            first.add(3).read_volatile(),
+        ]
+    }
 }

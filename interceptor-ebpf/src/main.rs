@@ -47,7 +47,8 @@ pub fn sock_create(ctx: SockContext) -> i32 {
 /// Whether the current task is in the proxy's cgroup.
 pub(crate) fn is_proxy() -> bool {
     // SAFETY: the helper has no preconditions.
-    maps::config().is_some_and(|config| unsafe { bpf_get_current_cgroup_id() } == config.proxy_cgroup)
+    maps::config()
+        .is_some_and(|config| unsafe { bpf_get_current_cgroup_id() } == config.proxy_cgroup)
 }
 
 #[panic_handler]

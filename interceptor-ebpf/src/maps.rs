@@ -9,8 +9,8 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
 use interceptor_common::{
-    Config, IDENTITIES_MAX, Identity, PORTS_MAX, PROTOCOL_TCP, PortKey, TARGETS_MAX,
-    TupleKey, VERDICTS, Verdict,
+    Config, IDENTITIES_MAX, Identity, PORTS_MAX, PROTOCOL_TCP, PortKey, TARGETS_MAX, TupleKey,
+    VERDICTS, Verdict,
 };
 
 #[map(name = "targets")]
@@ -33,7 +33,8 @@ pub(crate) static IDENTITIES: LruHashMap<u64, Identity> =
     LruHashMap::with_max_entries(IDENTITIES_MAX, 0);
 
 #[map(name = "tuples")]
-pub(crate) static TUPLES: LruHashMap<TupleKey, u64> = LruHashMap::with_max_entries(IDENTITIES_MAX, 0);
+pub(crate) static TUPLES: LruHashMap<TupleKey, u64> =
+    LruHashMap::with_max_entries(IDENTITIES_MAX, 0);
 
 #[btf_map(name = "exempt")]
 pub(crate) static EXEMPT: SkStorage<u32> = SkStorage::new();
@@ -54,7 +55,12 @@ pub(crate) fn is_target(address: [u8; 16], port: u16) -> bool {
     let Some(&rule_set) = TARGETS.get(Key::new(128, address)) else {
         return false;
     };
-    let key = PortKey { rule_set, port, protocol: PROTOCOL_TCP, reserved: 0 };
+    let key = PortKey {
+        rule_set,
+        port,
+        protocol: PROTOCOL_TCP,
+        reserved: 0,
+    };
     // SAFETY: the value is not read, only its presence.
     unsafe { PORTS.get(&key) }.is_some()
 }

@@ -19,8 +19,13 @@ const IPPROTO_TCP: u32 = 6;
 #[cgroup_sockopt(setsockopt)]
 pub fn setsockopt(ctx: SockoptContext) -> i32 {
     // SAFETY: the verifier admits these loads from this context.
-    let (level, option, length) =
-        unsafe { ((*ctx.sockopt).level, (*ctx.sockopt).optname, (*ctx.sockopt).optlen) };
+    let (level, option, length) = unsafe {
+        (
+            (*ctx.sockopt).level,
+            (*ctx.sockopt).optname,
+            (*ctx.sockopt).optlen,
+        )
+    };
     if level != SOL_SOCKET || option != SO_MARK {
         if length > OPTION_BYTES_MAX {
             // Take the caller's bytes, of which only a page was shown here: without this the call fails.
@@ -31,7 +36,10 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
     }
     // SAFETY: as above.
     let (value, end) = unsafe {
-        ((*ctx.sockopt).__bindgen_anon_2.optval, (*ctx.sockopt).__bindgen_anon_3.optval_end)
+        (
+            (*ctx.sockopt).__bindgen_anon_2.optval,
+            (*ctx.sockopt).__bindgen_anon_3.optval_end,
+        )
     };
     if value as usize + 4 > end as usize {
         return ALLOW; // Too short to be a mark; the kernel refuses it.
@@ -39,11 +47,18 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
     // SAFETY: four bytes lie before the end.
     let mark = unsafe { value.cast::<u32>().read() };
     // An over-long value would be read again from the caller, who could have changed it.
-    if length <= OPTION_BYTES_MAX && maps::config().is_none_or(|config| mark & config.mark_mask == 0) {
+    if length <= OPTION_BYTES_MAX
+        && maps::config().is_none_or(|config| mark & config.mark_mask == 0)
+    {
         return ALLOW;
     }
     count(Verdict::MarkRefused);
-    warn!(&ctx, "refused process {} the reserved socket mark {:x}", ctx.tgid(), mark);
+    warn!(
+        &ctx,
+        "refused process {} the reserved socket mark {:x}",
+        ctx.tgid(),
+        mark
+    );
     REFUSE
 }
 
@@ -61,7 +76,8 @@ pub fn bind6(ctx: SockAddrContext) -> i32 {
 fn bind(ctx: &SockAddrContext) -> i32 {
     // SAFETY: the verifier admits these loads from this context.
     let (port, protocol) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
-    let reserved = maps::config().is_some_and(|config| config.listen_port == u16::from_be(port as u16));
+    let reserved =
+        maps::config().is_some_and(|config| config.listen_port == u16::from_be(port as u16));
     if !reserved || protocol != IPPROTO_TCP || is_proxy() {
         return ALLOW;
     }

@@ -49,7 +49,9 @@ impl KernelIdentity {
             pid: self.pid,
             comm: self.comm.clone(),
             executable: executable(self.pid, self.connected_boot_ns),
-            cgroup: cgroup_mount_point().ok().and_then(|mount| cgroup_path(self.cgroup_id, &mount)),
+            cgroup: cgroup_mount_point()
+                .ok()
+                .and_then(|mount| cgroup_path(self.cgroup_id, &mount)),
         }
     }
 }
@@ -60,7 +62,13 @@ fn executable(pid: u32, connected_boot_ns: u64) -> Option<String> {
     // reading below it fails.
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let process = Dir::open(format!("/proc/{pid}").as_str(), flags, Mode::empty()).ok()?;
-    let stat = openat(&process, "stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let stat = openat(
+        &process,
+        "stat",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
     let mut text = String::new();
     File::from(stat).read_to_string(&mut text).ok()?;
     if start_boot_ns(&text, ticks_per_second()?)? > connected_boot_ns {
@@ -74,7 +82,9 @@ fn start_boot_ns(stat: &str, ticks_per_second: u64) -> Option<u64> {
     // The second field is the name in parentheses, which may hold both blanks and parentheses.
     let (_, rest) = stat.rsplit_once(") ")?;
     let ticks: u64 = rest.split(' ').nth(19)?.parse().ok()?;
-    ticks.checked_mul(1_000_000_000)?.checked_div(ticks_per_second)
+    ticks
+        .checked_mul(1_000_000_000)?
+        .checked_div(ticks_per_second)
 }
 
 fn ticks_per_second() -> Option<u64> {
@@ -94,10 +104,18 @@ const FILEID_KERNFS: i32 = 0xfe;
 /// The path of a cgroup below the cgroup2 mount, with a leading slash; `None` where it is gone.
 pub(crate) fn cgroup_path(id: u64, mount: &Path) -> Option<String> {
     let root = File::open(mount).ok()?;
-    let mut handle = CgroupHandle { handle_bytes: 8, handle_type: FILEID_KERNFS, id };
+    let mut handle = CgroupHandle {
+        handle_bytes: 8,
+        handle_type: FILEID_KERNFS,
+        id,
+    };
     // SAFETY: the handle has the layout of `struct file_handle` with eight bytes after its head.
     let opened = unsafe {
-        libc::open_by_handle_at(root.as_raw_fd(), (&raw mut handle).cast(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_DIRECTORY)
+        libc::open_by_handle_at(
+            root.as_raw_fd(),
+            (&raw mut handle).cast(),
+            libc::O_RDONLY | libc::O_CLOEXEC | libc::O_DIRECTORY,
+        )
     };
     if opened < 0 {
         return None;
@@ -106,7 +124,9 @@ pub(crate) fn cgroup_path(id: u64, mount: &Path) -> Option<String> {
     let cgroup = unsafe { OwnedFd::from_raw_fd(opened) };
     let path = std::fs::read_link(format!("/proc/self/fd/{}", cgroup.as_raw_fd())).ok()?;
     let below = path.strip_prefix(mount).ok()?;
-    OsStr::from_bytes(&[b"/", below.as_os_str().as_bytes()].concat()).to_str().map(str::to_owned)
+    OsStr::from_bytes(&[b"/", below.as_os_str().as_bytes()].concat())
+        .to_str()
+        .map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -115,7 +135,13 @@ mod tests {
 
     #[test]
     fn the_start_time_is_found_after_a_hostile_name() {
-        let fields = (4..=52).map(|field| if field == 22 { "1234".into() } else { field.to_string() });
+        let fields = (4..=52).map(|field| {
+            if field == 22 {
+                "1234".into()
+            } else {
+                field.to_string()
+            }
+        });
         let stat = format!("7 (a) S b) S {}", fields.collect::<Vec<String>>().join(" "));
         assert_eq!(start_boot_ns(&stat, 100), Some(12_340_000_000));
     }

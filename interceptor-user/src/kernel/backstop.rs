@@ -17,24 +17,40 @@ const TABLE: &str = "inet interceptor";
 
 /// Replaces the table in one transaction.
 pub(super) fn set(config: &Config, cgroup: &Cgroup, targets: &Targets) -> Result<(), KernelError> {
-    Tool::Nft.run(&["-f", "-"], &ruleset(config, cgroup.nft_match()?, targets)).map(drop)
+    Tool::Nft
+        .run(&["-f", "-"], &ruleset(config, cgroup.nft_match()?, targets))
+        .map(drop)
 }
 
 /// Removes the table, if it is there.
 pub(super) fn remove() -> Result<(), KernelError> {
     // Declared first, so that deleting it does not fail.
-    Tool::Nft.run(&["-f", "-"], &format!("table {TABLE} {{}}\ndelete table {TABLE}\n")).map(drop)
+    Tool::Nft
+        .run(
+            &["-f", "-"],
+            &format!("table {TABLE} {{}}\ndelete table {TABLE}\n"),
+        )
+        .map(drop)
 }
 
 pub(super) fn is_present() -> Result<bool, KernelError> {
     let output = Tool::Nft.run(&["list", "tables"], "")?;
-    Ok(String::from_utf8_lossy(&output).lines().any(|line| line.trim() == format!("table {TABLE}")))
+    Ok(String::from_utf8_lossy(&output)
+        .lines()
+        .any(|line| line.trim() == format!("table {TABLE}")))
 }
 
 fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets) -> String {
-    let Config { mark_local, mark_mask, listen_port, .. } = config;
-    let (v4, v6): (BTreeSet<_>, BTreeSet<_>) =
-        targets.outermost.iter().partition(|(network, _)| matches!(network, IpNet::V4(_)));
+    let Config {
+        mark_local,
+        mark_mask,
+        listen_port,
+        ..
+    } = config;
+    let (v4, v6): (BTreeSet<_>, BTreeSet<_>) = targets
+        .outermost
+        .iter()
+        .partition(|(network, _)| matches!(network, IpNet::V4(_)));
     let (v4, v6) = (elements(&v4), elements(&v6));
     // In `leave`, the resets and empty acknowledgements are those that the kernel sends for a closed
     // connection of the proxy, without its socket: 5 and 8 words of TCP header, and nothing else.
@@ -61,8 +77,10 @@ table {TABLE} {{
 		oifname "lo" meta mark & {mark_mask:#x} == {mark_local:#x} accept
 		socket cgroupv2 level {level} "{cgroup}" accept
 		tcp flags & (syn | fin | rst) == rst accept
-		meta nfproto ipv4 tcp flags == ack tcp doff . meta length {{ 5 . 40, 8 . 52 }} accept
-		meta nfproto ipv6 tcp flags == ack tcp doff . meta length {{ 5 . 60, 8 . 72 }} accept
+		meta nfproto ipv4 tcp flags == ack tcp doff 5 meta length 40 accept
+		meta nfproto ipv4 tcp flags == ack tcp doff 8 meta length 52 accept
+		meta nfproto ipv6 tcp flags == ack tcp doff 5 meta length 60 accept
+		meta nfproto ipv6 tcp flags == ack tcp doff 8 meta length 72 accept
 		goto refuse
 	}}
 	chain output {{
@@ -88,7 +106,10 @@ fn elements(targets: &BTreeSet<&(IpNet, u16)>) -> String {
     if targets.is_empty() {
         return String::new();
     }
-    let list: Vec<String> = targets.iter().map(|(network, port)| format!("{network} . {port}")).collect();
+    let list: Vec<String> = targets
+        .iter()
+        .map(|(network, port)| format!("{network} . {port}"))
+        .collect();
     format!("elements = {{ {} }}", list.join(", "))
 }
 
@@ -99,7 +120,11 @@ mod tests {
 
     #[test]
     fn a_set_without_elements_has_no_elements_line() {
-        let route = TargetRoute { network: "10.0.0.0/8".parse().unwrap(), port: 5432, target: 0 };
+        let route = TargetRoute {
+            network: "10.0.0.0/8".parse().unwrap(),
+            port: 5432,
+            target: 0,
+        };
         let targets = Targets::compile(&[route]).unwrap();
         let config = bytemuck::Zeroable::zeroed();
         let text = ruleset(&config, (1, "unified/x".into()), &targets);

@@ -32,12 +32,19 @@ impl Cgroup {
         let mount = mount_point()?;
         let attach = path.map_or_else(|| mount.clone(), Path::to_path_buf);
         if !attach.starts_with(&mount) {
-            return Err(KernelError::CgroupOutside { path: attach, expected: mount });
+            return Err(KernelError::CgroupOutside {
+                path: attach,
+                expected: mount,
+            });
         }
         if !attach.join("cgroup.procs").exists() {
             return Err(KernelError::CgroupAbsent { path: attach });
         }
-        Ok(Self { proxy: attach.join(PROXY), mount, attach })
+        Ok(Self {
+            proxy: attach.join(PROXY),
+            mount,
+            attach,
+        })
     }
 
     /// Makes the proxy's cgroup and moves this process, with all its threads, into it.
@@ -61,8 +68,16 @@ impl Cgroup {
 
     /// The proxy's cgroup as nft writes it: how deep it is, and its path.
     pub(super) fn nft_match(&self) -> Result<(usize, String), KernelError> {
-        let outside = || KernelError::CgroupOutside { path: self.proxy.clone(), expected: NFT_ROOT.into() };
-        let level = self.proxy.strip_prefix(&self.mount).map_err(|_| outside())?.components().count();
+        let outside = || KernelError::CgroupOutside {
+            path: self.proxy.clone(),
+            expected: NFT_ROOT.into(),
+        };
+        let level = self
+            .proxy
+            .strip_prefix(&self.mount)
+            .map_err(|_| outside())?
+            .components()
+            .count();
         // With cgroup2 mounted at /sys/fs/cgroup/unified (hybrid mode), the path keeps that prefix.
         let path = self.proxy.strip_prefix(NFT_ROOT).map_err(|_| outside())?;
         Ok((level, path.to_str().ok_or_else(outside)?.to_owned()))
@@ -81,7 +96,9 @@ impl Cgroup {
     /// Removes the proxy's cgroup, if it is there.
     pub(super) fn remove(&self) -> Result<(), KernelError> {
         match fs::remove_dir(&self.proxy) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(KernelError::file("remove", &self.proxy)(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(KernelError::file("remove", &self.proxy)(error))
+            }
             _ => Ok(()),
         }
     }

@@ -22,7 +22,10 @@ pub fn detach(cgroup: Option<&Path>, bpffs: &Path) -> Result<(), KernelError> {
     if let Some(cgroup) = &cgroup
         && let Some(pid) = cgroup.occupant()?
     {
-        return Err(KernelError::ProxyRuns { cgroup: cgroup.proxy.clone(), pid });
+        return Err(KernelError::ProxyRuns {
+            cgroup: cgroup.proxy.clone(),
+            pid,
+        });
     }
     let config = config(bpffs);
     // The guards go last: while it lasts, a connection is refused rather than half-way steered.
@@ -35,7 +38,10 @@ pub fn detach(cgroup: Option<&Path>, bpffs: &Path) -> Result<(), KernelError> {
 
 /// The numbers that this plane was attached with; without its map, the default ones.
 fn config(bpffs: &Path) -> Config {
-    let attached = Maps::open(bpffs).and_then(|maps| maps.config()).ok().filter(|config| config.mark_mask != 0);
+    let attached = Maps::open(bpffs)
+        .and_then(|maps| maps.config())
+        .ok()
+        .filter(|config| config.mark_mask != 0);
     attached.unwrap_or_else(|| shared_config(&PlaneConfig::default(), 0))
 }
 
@@ -58,7 +64,9 @@ fn remove_links(directory: &Path) -> Result<(), KernelError> {
 
 fn remove_tree(directory: &Path) -> Result<(), KernelError> {
     match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(KernelError::file("remove", directory)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(KernelError::file("remove", directory)(error))
+        }
         _ => Ok(()),
     }
 }

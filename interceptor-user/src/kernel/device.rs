@@ -42,11 +42,16 @@ struct LinkDetail {
 /// The loopback device and the named devices; without names, every device.
 pub(super) fn list(names: Option<&[String]>) -> Result<Vec<Device>, KernelError> {
     let output = Tool::Ip.run(&["-json", "-details", "link", "show"], "")?;
-    let links: Vec<Link> = serde_json::from_slice(&output).map_err(|error| KernelError::ToolFailed {
-        command: "ip -json -details link show".into(),
-        message: error.to_string(),
-    })?;
-    if let Some(name) = names.into_iter().flatten().find(|name| !links.iter().any(|link| link.ifname == **name)) {
+    let links: Vec<Link> =
+        serde_json::from_slice(&output).map_err(|error| KernelError::ToolFailed {
+            command: "ip -json -details link show".into(),
+            message: error.to_string(),
+        })?;
+    if let Some(name) = names
+        .into_iter()
+        .flatten()
+        .find(|name| !links.iter().any(|link| link.ifname == **name))
+    {
         return Err(KernelError::NoDevice { name: name.clone() });
     }
     let wanted = |link: &Link| {
@@ -60,7 +65,12 @@ fn device(link: Link) -> Result<Device, KernelError> {
         "ether" => Framing::Ether,
         "loopback" => Framing::Loopback,
         "none" | "ppp" | "ipip" | "sit" | "tunnel6" | "gre" | "gre6" => Framing::Ip,
-        _ => return Err(KernelError::UnknownLinkType { name: link.ifname, link_type: link.link_type }),
+        _ => {
+            return Err(KernelError::UnknownLinkType {
+                name: link.ifname,
+                link_type: link.link_type,
+            });
+        }
     };
     let upper = link.linkinfo.and_then(|detail| detail.info_slave_kind);
     Ok(Device {

@@ -39,7 +39,9 @@ pub enum KernelError {
         pid: u32,
     },
     /// A file of the system could not be used.
-    #[error("cannot {action} {path}: {source}; check the permissions and the mount of its file system")]
+    #[error(
+        "cannot {action} {path}: {source}; check the permissions and the mount of its file system"
+    )]
     File {
         /// What was to be done with it.
         action: &'static str,
@@ -65,7 +67,9 @@ pub enum KernelError {
         message: String,
     },
     /// Pins of another version, or not ours.
-    #[error("the pins in {path} do not fit this version ({detail}); run `interceptor detach`, then start again")]
+    #[error(
+        "the pins in {path} do not fit this version ({detail}); run `interceptor detach`, then start again"
+    )]
     StalePins {
         /// The pin directory, or the pin.
         path: PathBuf,
@@ -73,7 +77,9 @@ pub enum KernelError {
         detail: String,
     },
     /// The kernel did not take the programs.
-    #[error("the kernel {release} did not take the {object} programs: {detail}; Linux 6.6 or later with BTF is needed")]
+    #[error(
+        "the kernel {release} did not take the {object} programs: {detail}; Linux 6.6 or later with BTF is needed"
+    )]
     Load {
         /// Which of the two objects.
         object: &'static str,
@@ -83,7 +89,9 @@ pub enum KernelError {
         detail: String,
     },
     /// A program could not be attached.
-    #[error("cannot attach {program} to {place}: {source}; Linux 6.6 or later is needed, and no program there that forbids others")]
+    #[error(
+        "cannot attach {program} to {place}: {source}; Linux 6.6 or later is needed, and no program there that forbids others"
+    )]
     Attach {
         /// The program.
         program: String,
@@ -93,7 +101,9 @@ pub enum KernelError {
         source: io::Error,
     },
     /// More than a map holds.
-    #[error("the map `{map}` holds at most {max} entries and {wanted} are wanted; name fewer targets, or join prefixes")]
+    #[error(
+        "the map `{map}` holds at most {max} entries and {wanted} are wanted; name fewer targets, or join prefixes"
+    )]
     MapFull {
         /// The map.
         map: &'static str,
@@ -103,7 +113,9 @@ pub enum KernelError {
         wanted: usize,
     },
     /// A map could not be used.
-    #[error("cannot {action} the map `{map}`: {detail}; if pins of another version are there, run `interceptor detach`")]
+    #[error(
+        "cannot {action} the map `{map}`: {detail}; if pins of another version are there, run `interceptor detach`"
+    )]
     Map {
         /// What was to be done.
         action: &'static str,
@@ -113,7 +125,9 @@ pub enum KernelError {
         detail: String,
     },
     /// The listening port is somebody else's.
-    #[error("the port {port} is taken; stop the other gateway, or choose another with --listen-port")]
+    #[error(
+        "the port {port} is taken; stop the other gateway, or choose another with --listen-port"
+    )]
     PortTaken {
         /// The port.
         port: u16,
@@ -125,7 +139,9 @@ pub enum KernelError {
         port: u16,
     },
     /// The listening socket could not be made.
-    #[error("cannot make the listening socket: {source}; check the capabilities and the limit of open files")]
+    #[error(
+        "cannot make the listening socket: {source}; check the capabilities and the limit of open files"
+    )]
     Listener {
         /// The kernel's answer.
         source: io::Error,
@@ -137,7 +153,9 @@ pub enum KernelError {
         name: String,
     },
     /// A device whose frames the programs cannot read.
-    #[error("the device {name} has frames of type {link_type}, which cannot be guarded; name the devices to guard with --device")]
+    #[error(
+        "the device {name} has frames of type {link_type}, which cannot be guarded; name the devices to guard with --device"
+    )]
     UnknownLinkType {
         /// The device.
         name: String,
@@ -153,6 +171,10 @@ impl KernelError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> KernelError {
         let path = path.into();
-        move |source| KernelError::File { action, path, source }
+        move |source| KernelError::File {
+            action,
+            path,
+            source,
+        }
     }
 }

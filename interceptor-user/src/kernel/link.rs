@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 
 use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys::{
-    BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_BIND, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_BIND,
-    BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS, BPF_CGROUP_UDP4_SENDMSG,
-    BPF_CGROUP_UDP6_SENDMSG, BPF_F_BEFORE, BPF_TCX_EGRESS, BPF_TCX_INGRESS, bpf_attach_type, bpf_link_create,
-    bpf_link_create_opts, bpf_link_update, bpf_obj_pin,
+    BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_BIND, BPF_CGROUP_INET4_CONNECT,
+    BPF_CGROUP_INET6_BIND, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS,
+    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG, BPF_F_BEFORE, BPF_TCX_EGRESS,
+    BPF_TCX_INGRESS, bpf_attach_type, bpf_link_create, bpf_link_create_opts, bpf_link_update,
+    bpf_obj_pin,
 };
 use libbpf_rs::query::LinkTypeInfo;
 
@@ -50,15 +51,31 @@ enum Place<'a> {
 }
 
 /// Attaches everything: the cgroup programs, then ingress, then the guard.
-pub(super) fn attach(bpffs: &Path, programs: &Programs, cgroup: &Cgroup, devices: &[Device]) -> Result<(), KernelError> {
+pub(super) fn attach(
+    bpffs: &Path,
+    programs: &Programs,
+    cgroup: &Cgroup,
+    devices: &[Device],
+) -> Result<(), KernelError> {
     let directory = directory(bpffs);
     fs::create_dir_all(&directory).map_err(KernelError::file("create", &directory))?;
-    let opened = fs::File::open(&cgroup.attach).map_err(KernelError::file("open", &cgroup.attach))?;
+    let opened =
+        fs::File::open(&cgroup.attach).map_err(KernelError::file("open", &cgroup.attach))?;
     let id = Cgroup::id(&cgroup.attach)?;
     for (name, attach_type) in CGROUP_PROGRAMS {
-        let place = Place::Cgroup { descriptor: opened.as_fd(), id };
+        let place = Place::Cgroup {
+            descriptor: opened.as_fd(),
+            id,
+        };
         let shown = cgroup.attach.display().to_string();
-        attach_one(programs, name, attach_type, &place, &shown, &directory.join(name))?;
+        attach_one(
+            programs,
+            name,
+            attach_type,
+            &place,
+            &shown,
+            &directory.join(name),
+        )?;
     }
     for device in devices {
         attach_device(programs, device, &directory)?;
@@ -66,13 +83,20 @@ pub(super) fn attach(bpffs: &Path, programs: &Programs, cgroup: &Cgroup, devices
     remove_gone(&directory)
 }
 
-fn attach_device(programs: &Programs, device: &Device, directory: &Path) -> Result<(), KernelError> {
+fn attach_device(
+    programs: &Programs,
+    device: &Device,
+    directory: &Path,
+) -> Result<(), KernelError> {
     let (ingress, egress) = match device.framing {
         Framing::Ether => ("ingress_ether", "egress_ether"),
         Framing::Ip => ("ingress_ip", "egress_ip"),
         Framing::Loopback => ("ingress_lo", "egress_lo"),
     };
-    for (name, attach_type, direction) in [(ingress, BPF_TCX_INGRESS, "ingress"), (egress, BPF_TCX_EGRESS, "egress")] {
+    for (name, attach_type, direction) in [
+        (ingress, BPF_TCX_INGRESS, "ingress"),
+        (egress, BPF_TCX_EGRESS, "egress"),
+    ] {
         // A frame that a bridge passes on must not carry a socket of this host; what the bridge
         // itself receives comes by the bridge's device.
         if device.is_member && direction == "ingress" {
@@ -80,7 +104,9 @@ fn attach_device(programs: &Programs, device: &Device, directory: &Path) -> Resu
         }
         // By index: a name can change, and bpffs allows no dots, which names may have.
         let pin = directory.join(format!("{direction}_{}", device.index));
-        let place = Place::Device { index: device.index };
+        let place = Place::Device {
+            index: device.index,
+        };
         attach_one(programs, name, attach_type, &place, &device.name, &pin)?;
     }
     Ok(())
@@ -94,8 +120,15 @@ fn attach_one(
     shown: &str,
     pin: &Path,
 ) -> Result<(), KernelError> {
-    let failed = |source| KernelError::Attach { program: name.into(), place: shown.into(), source };
-    let program = programs.descriptors.get(name).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let failed = |source| KernelError::Attach {
+        program: name.into(),
+        place: shown.into(),
+        source,
+    };
+    let program = programs
+        .descriptors
+        .get(name)
+        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     match pinned_at(pin, place)? {
         Some(link) => update(&link, program).map_err(failed),
         None => {
@@ -113,7 +146,10 @@ fn pinned_at(pin: &Path, place: &Place<'_>) -> Result<Option<Link>, KernelError>
     if !pin.exists() {
         return Ok(None);
     }
-    let stale = |error: libbpf_rs::Error| KernelError::StalePins { path: pin.into(), detail: error.to_string() };
+    let stale = |error: libbpf_rs::Error| KernelError::StalePins {
+        path: pin.into(),
+        detail: error.to_string(),
+    };
     let link = Link::open(pin).map_err(stale)?;
     let is_same = match (link.info().map_err(stale)?.info, place) {
         (LinkTypeInfo::Cgroup(info), Place::Cgroup { id, .. }) => info.cgroup_id == *id,
@@ -125,7 +161,10 @@ fn pinned_at(pin: &Path, place: &Place<'_>) -> Result<Option<Link>, KernelError>
 
 /// Links of devices that are gone hold nothing; their pins only mislead whoever looks.
 fn remove_gone(directory: &Path) -> Result<(), KernelError> {
-    for entry in fs::read_dir(directory).map_err(KernelError::file("read", directory))?.flatten() {
+    for entry in fs::read_dir(directory)
+        .map_err(KernelError::file("read", directory))?
+        .flatten()
+    {
         let info = Link::open(entry.path()).and_then(|link| link.info());
         if info.is_ok_and(|info| matches!(info.info, LinkTypeInfo::Tcx(tcx) if tcx.ifindex == 0)) {
             remove_pin(&entry.path())?;
@@ -136,13 +175,22 @@ fn remove_gone(directory: &Path) -> Result<(), KernelError> {
 
 fn remove_pin(pin: &Path) -> Result<(), KernelError> {
     match fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::file("remove", pin)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::file("remove", pin)(error))
+        }
         _ => Ok(()),
     }
 }
 
-fn create(program: &OwnedFd, attach_type: bpf_attach_type, place: &Place<'_>) -> io::Result<OwnedFd> {
-    let mut options = bpf_link_create_opts { sz: size_of::<bpf_link_create_opts>() as u64, ..Default::default() };
+fn create(
+    program: &OwnedFd,
+    attach_type: bpf_attach_type,
+    place: &Place<'_>,
+) -> io::Result<OwnedFd> {
+    let mut options = bpf_link_create_opts {
+        sz: size_of::<bpf_link_create_opts>() as u64,
+        ..Default::default()
+    };
     let target = match place {
         Place::Cgroup { descriptor, .. } => descriptor.as_raw_fd(),
         Place::Device { index } => {
@@ -152,7 +200,8 @@ fn create(program: &OwnedFd, attach_type: bpf_attach_type, place: &Place<'_>) ->
         }
     };
     // SAFETY: both descriptors are open and the options live until the call returns.
-    let link = unsafe { bpf_link_create(program.as_raw_fd(), target, attach_type, &raw const options) };
+    let link =
+        unsafe { bpf_link_create(program.as_raw_fd(), target, attach_type, &raw const options) };
     if link < 0 {
         return Err(io::Error::from_raw_os_error(-link));
     }
@@ -162,7 +211,13 @@ fn create(program: &OwnedFd, attach_type: bpf_attach_type, place: &Place<'_>) ->
 
 fn update(link: &Link, program: &OwnedFd) -> io::Result<()> {
     // SAFETY: both descriptors are open; no options means that any old program is replaced.
-    check(unsafe { bpf_link_update(link.as_fd().as_raw_fd(), program.as_raw_fd(), std::ptr::null()) })
+    check(unsafe {
+        bpf_link_update(
+            link.as_fd().as_raw_fd(),
+            program.as_raw_fd(),
+            std::ptr::null(),
+        )
+    })
 }
 
 fn pin_link(link: &OwnedFd, pin: &Path) -> io::Result<()> {
@@ -173,5 +228,9 @@ fn pin_link(link: &OwnedFd, pin: &Path) -> io::Result<()> {
 
 /// libbpf returns the negative error number.
 fn check(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::from_raw_os_error(-result))
+    } else {
+        Ok(())
+    }
 }

@@ -17,9 +17,17 @@ pub(super) fn open(port: u16) -> Result<TcpListener, KernelError> {
     let failed = |source| KernelError::Listener { source };
     let is_dual = routing::has_ipv6();
     let domain = if is_dual { Domain::IPV6 } else { Domain::IPV4 };
-    let address: SocketAddr =
-        if is_dual { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() };
-    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP)).map_err(failed)?;
+    let address: SocketAddr = if is_dual {
+        (Ipv6Addr::UNSPECIFIED, port).into()
+    } else {
+        (Ipv4Addr::UNSPECIFIED, port).into()
+    };
+    let socket = Socket::new(
+        domain,
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )
+    .map_err(failed)?;
     if is_dual {
         socket.set_only_v6(false).map_err(failed)?;
         socket.set_ip_transparent_v6(true).map_err(failed)?;
@@ -51,7 +59,13 @@ pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, KernelError> {
             &raw mut length,
         )
     };
-    if result == 0 { Ok(cookie) } else { Err(KernelError::Listener { source: std::io::Error::last_os_error() }) }
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(KernelError::Listener {
+            source: std::io::Error::last_os_error(),
+        })
+    }
 }
 
 /// From asm-generic/socket.h; Linux 5.14.

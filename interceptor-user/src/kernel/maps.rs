@@ -27,37 +27,62 @@ pub(super) struct PinnedMap<K, V> {
 
 impl<K: Pod, V: Pod> PinnedMap<K, V> {
     fn open(bpffs: &Path, name: &'static str) -> Result<Self, KernelError> {
-        let handle = MapHandle::from_pinned_path(directory(bpffs).join(name)).map_err(failed("open", name))?;
-        let sizes_fit = handle.key_size() as usize == size_of::<K>() && handle.value_size() as usize == size_of::<V>();
+        let handle = MapHandle::from_pinned_path(directory(bpffs).join(name))
+            .map_err(failed("open", name))?;
+        let sizes_fit = handle.key_size() as usize == size_of::<K>()
+            && handle.value_size() as usize == size_of::<V>();
         if !sizes_fit {
             let detail = format!("the map `{name}` has other sizes");
-            return Err(KernelError::StalePins { path: bpffs.into(), detail });
+            return Err(KernelError::StalePins {
+                path: bpffs.into(),
+                detail,
+            });
         }
-        Ok(Self { handle, name, types: PhantomData })
+        Ok(Self {
+            handle,
+            name,
+            types: PhantomData,
+        })
     }
 
     pub(super) fn lookup(&self, key: &K) -> Result<Option<V>, KernelError> {
-        let bytes = self.handle.lookup(bytemuck::bytes_of(key), MapFlags::ANY).map_err(failed("read", self.name))?;
+        let bytes = self
+            .handle
+            .lookup(bytemuck::bytes_of(key), MapFlags::ANY)
+            .map_err(failed("read", self.name))?;
         Ok(bytes.and_then(|bytes| bytemuck::try_pod_read_unaligned(&bytes).ok()))
     }
 
     fn insert(&self, key: &K, value: &V) -> Result<(), KernelError> {
         self.handle
-            .update(bytemuck::bytes_of(key), bytemuck::bytes_of(value), MapFlags::ANY)
+            .update(
+                bytemuck::bytes_of(key),
+                bytemuck::bytes_of(value),
+                MapFlags::ANY,
+            )
             .map_err(failed("write", self.name))
     }
 
     fn remove(&self, key: &K) -> Result<(), KernelError> {
-        self.handle.delete(bytemuck::bytes_of(key)).map_err(failed("write", self.name))
+        self.handle
+            .delete(bytemuck::bytes_of(key))
+            .map_err(failed("write", self.name))
     }
 
     fn keys(&self) -> Vec<K> {
-        self.handle.keys().filter_map(|key| bytemuck::try_pod_read_unaligned(&key).ok()).collect()
+        self.handle
+            .keys()
+            .filter_map(|key| bytemuck::try_pod_read_unaligned(&key).ok())
+            .collect()
     }
 }
 
 fn failed(action: &'static str, map: &'static str) -> impl FnOnce(libbpf_rs::Error) -> KernelError {
-    move |error| KernelError::Map { action, map, detail: error.to_string() }
+    move |error| KernelError::Map {
+        action,
+        map,
+        detail: error.to_string(),
+    }
 }
 
 /// The maps that user space reads or writes.
@@ -97,12 +122,15 @@ impl Maps {
     /// Puts the listening socket where the programs find it: from now on connections are carried.
     pub(super) fn set_listener(&self, listener: &TcpListener) -> Result<(), KernelError> {
         // The descriptor is not negative, so nothing is lost.
-        self.listener.insert(&0, &u64::from(listener.as_raw_fd().unsigned_abs()))
+        self.listener
+            .insert(&0, &u64::from(listener.as_raw_fd().unsigned_abs()))
     }
 
     /// Whether a proxy listens: the kernel empties the slot when the socket closes.
     pub(super) fn has_listener(&self) -> bool {
-        self.listener.lookup(&0).is_ok_and(|cookie| cookie.is_some())
+        self.listener
+            .lookup(&0)
+            .is_ok_and(|cookie| cookie.is_some())
     }
 
     pub(super) fn target_prefixes(&self) -> usize {
@@ -114,7 +142,11 @@ impl Maps {
     pub(super) fn set_targets(&self, targets: &Targets) -> Result<(), KernelError> {
         let old_ports = self.ports.keys();
         let old_prefixes = self.targets.keys();
-        let base = old_ports.iter().map(|key| key.rule_set).max().map_or(0, |last| last.wrapping_add(1));
+        let base = old_ports
+            .iter()
+            .map(|key| key.rule_set)
+            .max()
+            .map_or(0, |last| last.wrapping_add(1));
         for (key, target) in targets.port_entries(base) {
             self.ports.insert(&key, &target)?;
         }
@@ -123,7 +155,10 @@ impl Maps {
             self.targets.insert(&key, &rule_set)?;
             kept.insert((key.bits, key.address));
         }
-        for key in old_prefixes.iter().filter(|key| !kept.contains(&(key.bits, key.address))) {
+        for key in old_prefixes
+            .iter()
+            .filter(|key| !kept.contains(&(key.bits, key.address)))
+        {
             self.targets.remove(key)?;
         }
         for key in &old_ports {
@@ -139,8 +174,14 @@ impl Maps {
             .iter()
             .map(|verdict| {
                 let key = (*verdict as u32).to_ne_bytes();
-                let per_cpu = map.handle.lookup_percpu(&key, MapFlags::ANY).map_err(failed("read", map.name))?;
-                let counts = per_cpu.into_iter().flatten().filter_map(|bytes| bytes.try_into().ok().map(u64::from_ne_bytes));
+                let per_cpu = map
+                    .handle
+                    .lookup_percpu(&key, MapFlags::ANY)
+                    .map_err(failed("read", map.name))?;
+                let counts = per_cpu
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|bytes| bytes.try_into().ok().map(u64::from_ne_bytes));
                 Ok((*verdict, counts.sum()))
             })
             .collect()

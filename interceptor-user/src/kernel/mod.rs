@@ -157,8 +157,21 @@ impl Plane {
         // Last: until here every target is refused, from here on it is carried.
         maps.set_listener(&listener)?;
         let device_names = config.devices.clone();
-        let plane = Plane { maps, config: shared, cgroup, device_names, targets, netns_cookie };
-        Ok(Attached { plane, listener, log: KernelLog { programs: programs.cgroup } })
+        let plane = Plane {
+            maps,
+            config: shared,
+            cgroup,
+            device_names,
+            targets,
+            netns_cookie,
+        };
+        Ok(Attached {
+            plane,
+            listener,
+            log: KernelLog {
+                programs: programs.cgroup,
+            },
+        })
     }
 
     /// Replaces the targets; connections that are open go on.
@@ -181,7 +194,11 @@ impl Plane {
 
     /// The local task that made a connection, from the accepted connection's two addresses. `None`
     /// for a client elsewhere, and for a task whose entry went because too many came after it.
-    pub fn identity(&self, client: SocketAddr, target: SocketAddr) -> Result<Option<KernelIdentity>, KernelError> {
+    pub fn identity(
+        &self,
+        client: SocketAddr,
+        target: SocketAddr,
+    ) -> Result<Option<KernelIdentity>, KernelError> {
         let key = TupleKey {
             netns_cookie: self.netns_cookie,
             client: address_bytes(client.ip()),
@@ -208,7 +225,10 @@ impl Plane {
             comm: text(&found.comm),
             cgroup_id: found.cgroup,
             connected_boot_ns: found.connected_boot_ns,
-            destination: SocketAddr::new(address_from_bytes(found.destination), found.destination_port),
+            destination: SocketAddr::new(
+                address_from_bytes(found.destination),
+                found.destination_port,
+            ),
         }))
     }
 
@@ -227,7 +247,8 @@ impl KernelLog {
     /// Forwards messages to the `log` crate's logger until the task is dropped. Cancel-safe.
     pub async fn forward(mut self) {
         let ring = match EbpfLogger::init(&mut self.programs) {
-            Ok(logger) => AsyncFd::with_interest(logger, Interest::READABLE),
+            // SAFETY: the logger owns its ring, so the descriptor is open and the same for its life.
+            Ok(logger) => unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) },
             Err(error) => {
                 tracing::warn!(target: "interceptor::kernel", %error, "kernel messages cannot be read");
                 return;
@@ -245,7 +266,13 @@ impl KernelLog {
 }
 
 fn shared_config(config: &PlaneConfig, proxy_cgroup: u64) -> Config {
-    let Steering { mark_local, mark_transit, mark_mask, route_table, rule_priority } = config.steering;
+    let Steering {
+        mark_local,
+        mark_transit,
+        mark_mask,
+        route_table,
+        rule_priority,
+    } = config.steering;
     Config {
         proxy_cgroup,
         mark_local,
@@ -259,11 +286,19 @@ fn shared_config(config: &PlaneConfig, proxy_cgroup: u64) -> Config {
 }
 
 fn check_port(targets: &Targets, port: u16) -> Result<(), KernelError> {
-    if targets.has_port(port) { Err(KernelError::PortIsTarget { port }) } else { Ok(()) }
+    if targets.has_port(port) {
+        Err(KernelError::PortIsTarget { port })
+    } else {
+        Ok(())
+    }
 }
 
 /// Capabilities by their bit (linux/capability.h): the network, eBPF, and mounts.
-const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (39, "CAP_BPF")];
+const CAPABILITIES: [(u32, &str); 3] = [
+    (12, "CAP_NET_ADMIN"),
+    (21, "CAP_SYS_ADMIN"),
+    (39, "CAP_BPF"),
+];
 
 fn check_capabilities() -> Result<(), KernelError> {
     let path = Path::new("/proc/self/status");
@@ -272,14 +307,24 @@ fn check_capabilities() -> Result<(), KernelError> {
         .lines()
         .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
         .unwrap_or(0);
-    let missing: Vec<&str> =
-        CAPABILITIES.iter().filter(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| *name).collect();
-    if missing.is_empty() { Ok(()) } else { Err(KernelError::MissingCapability { missing: missing.join(", ") }) }
+    let missing: Vec<&str> = CAPABILITIES
+        .iter()
+        .filter(|(bit, _)| effective & (1 << bit) == 0)
+        .map(|(_, name)| *name)
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(KernelError::MissingCapability {
+            missing: missing.join(", "),
+        })
+    }
 }
 
 /// A gateway for other machines forwards; one for its own processes alone need not.
 fn warn_without_forwarding() {
-    let is_on = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.trim() == "1");
+    let is_on =
+        fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.trim() == "1");
     if !is_on {
         tracing::warn!(
             target: "interceptor::kernel",

@@ -18,8 +18,16 @@ static GUARD_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/g
 static CGROUP_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cgroup.o"));
 
 /// The maps that aya's programs share. Their names are the pins'.
-const SHARED: [&str; 8] =
-    ["targets", "ports", "config", "verdicts", "listener", "exempt", "identities", "tuples"];
+const SHARED: [&str; 8] = [
+    "targets",
+    "ports",
+    "config",
+    "verdicts",
+    "listener",
+    "exempt",
+    "identities",
+    "tuples",
+];
 
 /// The loaded programs.
 pub(super) struct Programs {
@@ -40,7 +48,10 @@ pub(super) fn load(bpffs: &Path) -> Result<Programs, KernelError> {
         let descriptor = load_program(program).map_err(|error| load_error("cgroup", error))?;
         descriptors.insert(name, descriptor);
     }
-    Ok(Programs { descriptors, cgroup })
+    Ok(Programs {
+        descriptors,
+        cgroup,
+    })
 }
 
 fn load_guard(directory: &Path) -> Result<BTreeMap<String, OwnedFd>, KernelError> {
@@ -62,7 +73,9 @@ fn load_guard(directory: &Path) -> Result<BTreeMap<String, OwnedFd>, KernelError
         .map(|program| {
             let name = program.name().to_string_lossy().into_owned();
             let descriptor = program.as_fd().try_clone_to_owned();
-            descriptor.map(|descriptor| (name, descriptor)).map_err(|error| load_error("guard", error))
+            descriptor
+                .map(|descriptor| (name, descriptor))
+                .map_err(|error| load_error("guard", error))
         })
         .collect()
 }
@@ -74,8 +87,12 @@ fn check_pins(open: &mut OpenObject, directory: &Path) -> Result<(), KernelError
         if !path.exists() {
             continue;
         }
-        let stale = |detail| KernelError::StalePins { path: path.clone(), detail };
-        let pinned = MapHandle::from_pinned_path(&path).map_err(|error| stale(error.to_string()))?;
+        let stale = |detail| KernelError::StalePins {
+            path: path.clone(),
+            detail,
+        };
+        let pinned =
+            MapHandle::from_pinned_path(&path).map_err(|error| stale(error.to_string()))?;
         let is_same = pinned.map_type() == map.map_type()
             && pinned.key_size() == map.key_size()
             && pinned.value_size() == map.value_size()
@@ -92,7 +109,9 @@ fn load_cgroup(directory: &Path) -> Result<Ebpf, KernelError> {
     for name in SHARED {
         loader.map_pin_path(name, directory.join(name));
     }
-    loader.load(CGROUP_OBJECT).map_err(|error| load_error("cgroup", error))
+    loader
+        .load(CGROUP_OBJECT)
+        .map_err(|error| load_error("cgroup", error))
 }
 
 fn load_program(program: &mut Program) -> Result<OwnedFd, Box<dyn std::error::Error>> {
@@ -115,8 +134,25 @@ fn load_error(object: &'static str, error: impl Into<Box<dyn std::error::Error>>
         detail = format!("{detail}: {cause}");
         source = cause.source();
     }
+    // A verifier's account has many lines: all of them to the log, the last of them to the person.
+    if detail.contains('\n') {
+        tracing::debug!(target: "interceptor::kernel", "{detail}");
+        detail = detail
+            .lines()
+            .rev()
+            .take(5)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+            .join(", ");
+    }
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    KernelError::Load { object, release: release.trim().to_owned(), detail }
+    KernelError::Load {
+        object,
+        release: release.trim().to_owned(),
+        detail,
+    }
 }
 
 fn log_libbpf(_level: PrintLevel, message: String) {

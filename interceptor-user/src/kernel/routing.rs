@@ -35,8 +35,16 @@ struct Rule {
 
 impl Rule {
     fn arguments(&self, verb: &str) -> String {
-        let Rule { priority, fwmark, fwmask, iif, table } = self;
-        format!("rule {verb} priority {priority} fwmark {fwmark}/{fwmask} iif {iif} lookup {table}\n")
+        let Rule {
+            priority,
+            fwmark,
+            fwmask,
+            iif,
+            table,
+        } = self;
+        format!(
+            "rule {verb} priority {priority} fwmark {fwmark}/{fwmask} iif {iif} lookup {table}\n"
+        )
     }
 }
 
@@ -47,13 +55,21 @@ struct Route {
 }
 
 /// Sets rules and routes; existing ones that are right stay, so that nothing is interrupted.
-pub(super) fn set(config: &Config, devices: &[Device], networks: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+pub(super) fn set(
+    config: &Config,
+    devices: &[Device],
+    networks: &BTreeSet<IpNet>,
+) -> Result<(), KernelError> {
     let wanted = wanted_rules(config, devices);
     for family in families() {
         set_routes(family, config, networks)?;
         let present: BTreeSet<Rule> = rules(family, config)?.into_iter().collect();
-        let added = wanted.difference(&present).map(|rule| rule.arguments("add"));
-        let removed = present.difference(&wanted).map(|rule| rule.arguments("del"));
+        let added = wanted
+            .difference(&present)
+            .map(|rule| rule.arguments("add"));
+        let removed = present
+            .difference(&wanted)
+            .map(|rule| rule.arguments("del"));
         batch(family, &added.chain(removed).collect::<String>())?;
     }
     Ok(())
@@ -63,22 +79,41 @@ pub(super) fn set(config: &Config, devices: &[Device], networks: &BTreeSet<IpNet
 pub(super) fn remove(config: &Config) -> Result<(), KernelError> {
     for family in families() {
         let rules = rules(family, config)?;
-        batch(family, &rules.iter().map(|rule| rule.arguments("del")).collect::<String>())?;
+        batch(
+            family,
+            &rules
+                .iter()
+                .map(|rule| rule.arguments("del"))
+                .collect::<String>(),
+        )?;
         // It fails where the table does not exist, which is what is wanted.
-        Tool::Ip.output(&[family, "route", "flush", "table", &config.route_table.to_string()], "")?;
+        Tool::Ip.output(
+            &[
+                family,
+                "route",
+                "flush",
+                "table",
+                &config.route_table.to_string(),
+            ],
+            "",
+        )?;
     }
     Ok(())
 }
 
 /// How many of our rules are there, of both families.
 pub(super) fn count_rules(config: &Config) -> Result<usize, KernelError> {
-    families().map(|family| rules(family, config).map(|rules| rules.len())).sum()
+    families()
+        .map(|family| rules(family, config).map(|rules| rules.len()))
+        .sum()
 }
 
 /// Without IPv6 in the kernel, `ip -6` fails.
 fn families() -> impl Iterator<Item = &'static str> {
     let has_ipv6 = has_ipv6();
-    FAMILIES.into_iter().filter(move |family| has_ipv6 || *family == "-4")
+    FAMILIES
+        .into_iter()
+        .filter(move |family| has_ipv6 || *family == "-4")
 }
 
 pub(super) fn has_ipv6() -> bool {
@@ -107,25 +142,38 @@ fn rules(family: &str, config: &Config) -> Result<Vec<Rule>, KernelError> {
     let output = Tool::Ip.run(&[family, "-json", "rule", "show"], "")?;
     let rules: Vec<Rule> = parse("ip -json rule show", &output)?;
     let table = config.route_table.to_string();
-    Ok(rules.into_iter().filter(|rule| rule.table == table && rule.priority == config.rule_priority).collect())
+    Ok(rules
+        .into_iter()
+        .filter(|rule| rule.table == table && rule.priority == config.rule_priority)
+        .collect())
 }
 
 /// A route for each target network, with the source address that a packet to it would have without
 /// the gateway: left to itself the kernel would take the target's own address.
-fn set_routes(family: &str, config: &Config, networks: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+fn set_routes(
+    family: &str,
+    config: &Config,
+    networks: &BTreeSet<IpNet>,
+) -> Result<(), KernelError> {
     let is_family = |network: &&IpNet| matches!(network, IpNet::V4(_)) == (family == "-4");
     let wanted: Vec<IpNet> = networks.iter().filter(is_family).copied().collect();
     let sources = sources(family, &wanted)?;
     let table = config.route_table;
     let mut lines = String::new();
     for network in &wanted {
-        let source = sources.get(network).map(|source| format!(" src {source}")).unwrap_or_default();
+        let source = sources
+            .get(network)
+            .map(|source| format!(" src {source}"))
+            .unwrap_or_default();
         if source.is_empty() {
             tracing::warn!(target: "interceptor::kernel", "there is no route to the target {network}; add one, then restart the gateway");
         }
         lines += &format!("route replace local {network} dev lo table {table}{source}\n");
     }
-    for stale in routes(family, config)?.into_iter().filter(|network| !wanted.contains(network)) {
+    for stale in routes(family, config)?
+        .into_iter()
+        .filter(|network| !wanted.contains(network))
+    {
         lines += &format!("route del local {stale} dev lo table {table}\n");
     }
     batch(family, &lines)
@@ -138,7 +186,10 @@ fn sources(family: &str, networks: &[IpNet]) -> Result<BTreeMap<IpNet, IpAddr>, 
         .iter()
         .filter_map(|network| Some((network.hosts().next()?, *network)))
         .collect();
-    let questions: String = probes.keys().map(|address| format!("route get {address}\n")).collect();
+    let questions: String = probes
+        .keys()
+        .map(|address| format!("route get {address}\n"))
+        .collect();
     // Unreachable ones have no answer, and -force goes on after them.
     let output = Tool::Ip.output(&[family, "-json", "-force", "-batch", "-"], &questions)?;
     let answers = Deserializer::from_slice(&output.stdout).into_iter::<Vec<Route>>();
@@ -160,8 +211,14 @@ fn routes(family: &str, config: &Config) -> Result<Vec<IpNet>, KernelError> {
     Ok(routes
         .iter()
         .filter_map(|route| {
-            let text = if route.dst == "default" { any } else { &route.dst };
-            text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+            let text = if route.dst == "default" {
+                any
+            } else {
+                &route.dst
+            };
+            text.parse::<IpNet>()
+                .ok()
+                .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
         })
         .collect())
 }
@@ -174,6 +231,8 @@ fn batch(family: &str, lines: &str) -> Result<(), KernelError> {
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(command: &str, output: &[u8]) -> Result<T, KernelError> {
-    serde_json::from_slice(output)
-        .map_err(|error| KernelError::ToolFailed { command: command.into(), message: error.to_string() })
+    serde_json::from_slice(output).map_err(|error| KernelError::ToolFailed {
+        command: command.into(),
+        message: error.to_string(),
+    })
 }

@@ -57,7 +57,14 @@ pub fn status(bpffs: &Path) -> Result<Status, KernelError> {
     let nft_table = backstop::is_present()?;
     if !bpffs.exists() {
         let (links, verdicts) = (Vec::new(), Vec::new());
-        return Ok(Status { links, listener: false, nft_table, routing_rules: 0, target_prefixes: 0, verdicts });
+        return Ok(Status {
+            links,
+            listener: false,
+            nft_table,
+            routing_rules: 0,
+            target_prefixes: 0,
+            verdicts,
+        });
     }
     let maps = Maps::open(bpffs)?;
     let verdicts = maps.verdicts()?;
@@ -67,24 +74,43 @@ pub fn status(bpffs: &Path) -> Result<Status, KernelError> {
         nft_table,
         routing_rules: routing::count_rules(&maps.config()?)?,
         target_prefixes: maps.target_prefixes(),
-        verdicts: verdicts.into_iter().map(|(verdict, count)| VerdictStatus { name: verdict.name(), count }).collect(),
+        verdicts: verdicts
+            .into_iter()
+            .map(|(verdict, count)| VerdictStatus {
+                name: verdict.name(),
+                count,
+            })
+            .collect(),
     })
 }
 
 fn links(directory: &Path) -> Result<Vec<LinkStatus>, KernelError> {
     let mount = cgroup_mount_point()?;
     let mut links = Vec::new();
-    for entry in fs::read_dir(directory).map_err(KernelError::file("read", directory))?.flatten() {
+    for entry in fs::read_dir(directory)
+        .map_err(KernelError::file("read", directory))?
+        .flatten()
+    {
         let info = Link::open(entry.path())
             .and_then(|link| link.info())
-            .map_err(|error| KernelError::StalePins { path: entry.path(), detail: error.to_string() })?;
+            .map_err(|error| KernelError::StalePins {
+                path: entry.path(),
+                detail: error.to_string(),
+            })?;
         let place = match info.info {
             LinkTypeInfo::Cgroup(cgroup) => identify::cgroup_path(cgroup.cgroup_id, &mount),
-            LinkTypeInfo::Tcx(tcx) => if_indextoname(tcx.ifindex).ok().and_then(|name| name.into_string().ok()),
+            LinkTypeInfo::Tcx(tcx) => if_indextoname(tcx.ifindex)
+                .ok()
+                .and_then(|name| name.into_string().ok()),
             _ => None,
         };
         let name = entry.file_name().to_string_lossy().into_owned();
-        links.push(LinkStatus { name, place, link_id: info.id, program_id: info.prog_id });
+        links.push(LinkStatus {
+            name,
+            place,
+            link_id: info.id,
+            program_id: info.prog_id,
+        });
     }
     links.sort();
     Ok(links)

@@ -31,8 +31,14 @@ impl Tool {
     /// Runs the program with `input` on its standard input; its output, whatever its exit status.
     pub(super) fn output(self, arguments: &[&str], input: &str) -> Result<Output, KernelError> {
         let failed = |error: std::io::Error| match error.kind() {
-            ErrorKind::NotFound => KernelError::ToolMissing { tool: self.name(), package: self.package() },
-            _ => KernelError::ToolFailed { command: self.line(arguments), message: error.to_string() },
+            ErrorKind::NotFound => KernelError::ToolMissing {
+                tool: self.name(),
+                package: self.package(),
+            },
+            _ => KernelError::ToolFailed {
+                command: self.line(arguments),
+                message: error.to_string(),
+            },
         };
         let mut child = Command::new(self.name())
             .args(arguments)
@@ -63,8 +69,16 @@ impl Tool {
             return Ok(output.stdout);
         }
         let text = String::from_utf8_lossy(&output.stderr);
-        let message = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", ");
-        Err(KernelError::ToolFailed { command: self.line(arguments), message })
+        let message = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join(", ");
+        Err(KernelError::ToolFailed {
+            command: self.line(arguments),
+            message,
+        })
     }
 
     fn line(self, arguments: &[&str]) -> String {
