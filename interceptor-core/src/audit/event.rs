@@ -302,7 +302,7 @@ mod tests {
             } else if line.ends_with(',') && !attribute.is_empty() {
                 let (name, rust_type) = line
                     .trim_start_matches("pub ")
-                    .trim_end_matches(|c| matches!(c, ',' | ')' | '>'))
+                    .trim_end_matches([',', ')', '>'])
                     .split_once([':', '('])
                     .unwrap();
                 let rust_type = rust_type.trim().trim_start_matches("Option<");
