@@ -1,2 +1,239 @@
-//! The contract between the kernel programs and user space.
+//! The contract between the kernel programs and user space: map keys, map values and limits.
+//!
+//! Owns the layout of everything that both sides read. It must not know what a policy or a protocol
+//! is. `interceptor-ebpf/c/contract.h` mirrors this file by hand; both assert the same sizes, so a
+//! change in one alone does not build.
+//!
+//! Addresses are always 16 bytes in network order, IPv4 as `::ffff:a.b.c.d`. Ports are in host order.
 #![no_std]
+
+use core::net::{IpAddr, Ipv6Addr};
+
+/// Most address prefixes that can be targets.
+pub const TARGETS_MAX: u32 = 16_384;
+/// Most pairs of rule set and port.
+pub const PORTS_MAX: u32 = 65_536;
+/// Local connections whose identity is kept; the least recently used go first.
+pub const IDENTITIES_MAX: u32 = 65_536;
+/// Connections of the proxy to targets whose closing segments are let through.
+pub const FLOWS_MAX: u32 = 65_536;
+
+/// The IP protocol number of TCP.
+pub const PROTOCOL_TCP: u8 = 6;
+/// The IP protocol number of UDP.
+pub const PROTOCOL_UDP: u8 = 17;
+
+/// Derives what a type needs to live in a map: `Pod` proves that it has no padding.
+macro_rules! map_type {
+    ($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* } size $size:literal) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+        #[repr(C)]
+        pub struct $name { $($body)* }
+        const _: () = assert!(size_of::<$name>() == $size);
+    };
+}
+
+map_type! {
+    /// Key of `targets`, a longest-prefix trie; the value is a rule set's id (`u32`).
+    pub struct PrefixKey {
+        /// How many leading bits of the address count, 0 to 128.
+        pub bits: u32,
+        /// The prefix.
+        pub address: [u8; 16],
+    } size 20
+}
+
+map_type! {
+    /// Key of `ports`; the value is the target's index (`u32`), whose meaning is user space's.
+    pub struct PortKey {
+        /// The rule set that the address belongs to.
+        pub rule_set: u32,
+        /// The target port.
+        pub port: u16,
+        /// The IP protocol.
+        pub protocol: u8,
+        /// Zero.
+        pub reserved: u8,
+    } size 8
+}
+
+map_type! {
+    /// The one value of `config`.
+    pub struct Config {
+        /// Id of the proxy's cgroup: the inode of its directory in cgroup2.
+        pub proxy_cgroup: u64,
+        /// Mark of target-bound sockets of this host: routes their packets to `lo`.
+        pub mark_local: u32,
+        /// Mark of target-bound packets that a device received: routes them to the proxy.
+        pub mark_transit: u32,
+        /// The bits that both marks live in.
+        pub mark_mask: u32,
+        /// The routing table that delivers marked packets locally.
+        pub route_table: u32,
+        /// Priority of the rules that look into that table.
+        pub rule_priority: u32,
+        /// The proxy's port, which nobody else may bind.
+        pub listen_port: u16,
+        /// Zero.
+        pub reserved: u16,
+    } size 32
+}
+
+map_type! {
+    /// Key of `tuples`: a local connection; the value is its socket's cookie (`u64`).
+    pub struct TupleKey {
+        /// Cookie of the socket's network namespace.
+        pub netns_cookie: u64,
+        /// The connection's own address.
+        pub client: [u8; 16],
+        /// The address that it connects to.
+        pub target: [u8; 16],
+        /// The connection's own port.
+        pub client_port: u16,
+        /// The port that it connects to.
+        pub target_port: u16,
+        /// Zero.
+        pub reserved: u32,
+    } size 48
+}
+
+map_type! {
+    /// Value of `identities`, by socket cookie: who called `connect`, as the kernel saw it.
+    pub struct Identity {
+        /// Cookie of the network namespace.
+        pub netns_cookie: u64,
+        /// Id of the cgroup that the task was in.
+        pub cgroup: u64,
+        /// When, in nanoseconds since boot, suspends included.
+        pub connected_boot_ns: u64,
+        /// User id.
+        pub uid: u32,
+        /// Group id.
+        pub gid: u32,
+        /// Process id.
+        pub tgid: u32,
+        /// Thread id.
+        pub tid: u32,
+        /// The address that the task asked for.
+        pub destination: [u8; 16],
+        /// The thread's name, ended by a zero byte.
+        pub comm: [u8; 16],
+        /// The port that the task asked for.
+        pub destination_port: u16,
+        /// Zero.
+        pub reserved: [u8; 6],
+    } size 80
+}
+
+map_type! {
+    /// Key of `flows`: a connection of the proxy to a target; the value is a `u8` that says nothing.
+    pub struct FlowKey {
+        /// The proxy's address.
+        pub source: [u8; 16],
+        /// The target's address.
+        pub destination: [u8; 16],
+        /// The proxy's port.
+        pub source_port: u16,
+        /// The target's port.
+        pub destination_port: u16,
+    } size 36
+}
+
+/// Declares the verdicts once: the enum, all of them in order, and their names.
+macro_rules! verdicts {
+    ($($(#[$meta:meta])* $variant:ident = $value:literal => $name:literal,)*) => {
+        /// What a kernel program decided; indexes the counters in `verdicts`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Verdict { $($(#[$meta])* $variant = $value,)* }
+
+        impl Verdict {
+            /// Every verdict, in the order of its counter.
+            pub const ALL: &'static [Verdict] = &[$(Verdict::$variant,)*];
+
+            /// The name that status and metrics show.
+            pub const fn name(self) -> &'static str {
+                match self { $(Verdict::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// A local connection was steered to the proxy.
+    ConnectSteered = 0 => "connect_steered",
+    /// The proxy itself connected to a target.
+    ConnectExempt = 1 => "connect_exempt",
+    /// No proxy listens, so the connection was refused.
+    ConnectNoListener = 2 => "connect_refused_no_listener",
+    /// A UDP socket was refused a target.
+    ConnectUdp = 3 => "connect_refused_udp",
+    /// A socket that is bound to a device was refused a target.
+    ConnectDevice = 4 => "connect_refused_device",
+    /// A connection could not be marked, so it was refused.
+    ConnectError = 5 => "connect_refused_error",
+    /// A UDP datagram to a target was refused.
+    SendmsgUdp = 6 => "sendmsg_refused_udp",
+    /// A process was refused the reserved bits of `SO_MARK`.
+    MarkRefused = 7 => "mark_refused",
+    /// A process was refused the proxy's port.
+    BindRefused = 8 => "bind_refused",
+    /// A segment went to the listener: a new connection, or one that the proxy does not know.
+    IngressListener = 9 => "ingress_to_listener",
+    /// A segment went to a connection of the proxy.
+    IngressEstablished = 10 => "ingress_to_connection",
+    /// A target-bound segment met no listener: rejected by nft, or dropped on `lo`.
+    IngressNoListener = 11 => "ingress_no_listener",
+    /// A TCP fragment or an IPv6 extension header hides the port: dropped.
+    IngressOpaque = 12 => "ingress_dropped_opaque",
+    /// UDP to a target: dropped.
+    IngressUdp = 13 => "ingress_dropped_udp",
+    /// A reset for a connection that the proxy does not have: dropped.
+    IngressReset = 14 => "ingress_dropped_reset",
+    /// The kernel did not take the segment's socket: dropped.
+    IngressError = 15 => "ingress_dropped_error",
+    /// A segment of the proxy to a target left.
+    EgressProxy = 16 => "egress_proxy",
+    /// An empty ACK or RST of a closed connection of the proxy left.
+    EgressClosing = 17 => "egress_closing",
+    /// A target-bound packet that is not the proxy's: dropped.
+    EgressDropped = 18 => "egress_dropped",
+}
+
+/// How many verdicts there are.
+pub const VERDICTS: u32 = Verdict::ALL.len() as u32;
+
+/// The 16-byte form of an address, IPv4 mapped.
+pub const fn address_bytes(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The address behind its 16-byte form, a mapped IPv4 address as IPv4.
+pub fn address_from_bytes(bytes: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_numbered_without_gaps() {
+        for (index, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(*verdict as usize, index);
+        }
+    }
+
+    #[test]
+    fn an_address_survives_its_mapped_form() {
+        for text in ["10.0.0.1", "fd00::1", "::1"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(address_from_bytes(address_bytes(address)), address);
+        }
+    }
+}

@@ -17,4 +17,5 @@ pub mod command;
 pub mod mask;
 pub mod policy;
 pub mod session;
+pub mod sql;
 pub mod wire;

@@ -4,3 +4,5 @@ pub mod admin;
 pub mod approval;
 pub mod audit;
 pub mod cli;
+pub mod identify;
+pub mod kernel;

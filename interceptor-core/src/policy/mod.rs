@@ -2,18 +2,55 @@
 //!
 //! It owns the language of the policy files and what a decision is. It must not know how a
 //! protocol's bytes look, nor where the files come from: their text is handed in.
+//!
+//! [`load`] checks every file and gives one immutable [`Snapshot`], or all the errors at once.
+//! [`Snapshot::decide`] is the only place where a command is judged. `docs/policies.md` explains
+//! the language to those who write it.
+
+mod decide;
+mod endpoint;
+mod error;
+mod load;
+mod mask_document;
+mod name;
+mod read;
+mod rule_document;
+mod target_document;
+mod yaml;
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::command::{Facts, Subject};
-use crate::mask::Masks;
+use crate::mask::{HashKey, Masks};
+
+pub use error::{PolicyError, PolicyErrors, Problem};
+pub(crate) use name::{Doubt, NamePattern, RelationPattern};
+
+/// The largest policy file, in bytes.
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// The most documents in all files together.
+pub const DOCUMENTS_MAX: usize = 10_000;
+/// The most entries in one list of a document.
+pub const LIST_ENTRIES_MAX: usize = 1_000;
+/// The deepest nesting in a document.
+pub const DEPTH_MAX: usize = 16;
+/// The longest name of a document, in characters.
+pub const NAME_CHARS_MAX: usize = 100;
+/// The longest text or pattern in a document, in characters.
+pub const TEXT_CHARS_MAX: usize = 500;
+/// How long a hold waits where the file does not say.
+pub const HOLD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10 * 60);
+/// The longest that a hold may wait.
+pub const HOLD_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A policy file's text and the name to report it by.
+#[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
     /// Path, as the user would write it.
     pub file: &'a str,
@@ -31,14 +68,14 @@ pub enum Protocol {
 /// One address of a target: a prefix (a full-length one for a single address) and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Address or CIDR.
+    /// Address or CIDR; IPv4 is never written as mapped IPv6 here.
     pub network: IpNet,
     /// TCP port.
     pub port: u16,
 }
 
 /// Credentials for reading a target's catalogue on a side connection.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogAccess {
     /// The role to connect as: it needs no right beyond CONNECT.
     pub user: String,
@@ -47,7 +84,7 @@ pub struct CatalogAccess {
 }
 
 /// A protected server.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Target {
     /// Its name in policy files, logs and messages.
     pub name: String,
@@ -55,15 +92,18 @@ pub struct Target {
     pub protocol: Protocol,
     /// Where it listens.
     pub endpoints: Vec<Endpoint>,
-    /// What happens to commands that no rule names.
-    pub default: Outcome,
+    /// What happens to commands that no rule decides.
+    pub default: Action,
+    /// What happens to commands that no rule decides and whose facts may not be all. Never laxer
+    /// than `default`: loading refuses that.
+    pub incomplete: Action,
     /// How to read its catalogue; needed by masks on columns.
     pub catalog: Option<CatalogAccess>,
     /// The masks in force on its replies.
     pub masks: Arc<Masks>,
 }
 
-/// What is to happen to a command. Ordered by strictness.
+/// What is to happen to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It goes upstream.
@@ -75,6 +115,27 @@ pub enum Outcome {
     },
     /// It is refused.
     Deny,
+}
+
+impl Outcome {
+    /// Allow, hold, deny: the stricter has the greater number. Holds are equal, whatever their
+    /// timeouts.
+    pub fn strictness(&self) -> u8 {
+        match self {
+            Self::Allow => 0,
+            Self::Hold { .. } => 1,
+            Self::Deny => 2,
+        }
+    }
+}
+
+/// An outcome with the words that explain it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    /// What is to happen.
+    pub outcome: Outcome,
+    /// Why, in one line.
+    pub reason: Arc<str>,
 }
 
 /// Which rule spoke.
@@ -96,5 +157,60 @@ pub struct Decision {
     /// The rule that decided; `None` for the target's default.
     pub rule: Option<Arc<RuleReference>>,
     /// Why, for the client, the approver and the record; one line.
-    pub reason: String,
+    pub reason: Arc<str>,
+}
+
+/// Checked policy: immutable, shared by every session that began under it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The protected servers, by name.
+    pub targets: Vec<Target>,
+    /// SHA-256 over the files' texts: the same texts give the same hash wherever they lie.
+    pub hash: [u8; 32],
+    /// How many masks the files hold.
+    pub mask_count: usize,
+    /// Strictest first, then by name: the first that matches decides.
+    rules: Vec<decide::Rule>,
+}
+
+impl Snapshot {
+    /// The target that protects an address. The longest prefix wins; mapped IPv6 counts as IPv4.
+    pub fn target_by_address(&self, address: IpAddr, port: u16) -> Option<&Target> {
+        let address = address.to_canonical();
+        self.targets
+            .iter()
+            .flat_map(|target| {
+                target
+                    .endpoints
+                    .iter()
+                    .map(move |endpoint| (target, endpoint))
+            })
+            .filter(|(_, endpoint)| endpoint.port == port && endpoint.network.contains(&address))
+            .max_by_key(|(_, endpoint)| endpoint.network.prefix_len())
+            .map(|(target, _)| target)
+    }
+
+    /// The target of that name.
+    pub fn target(&self, name: &str) -> Option<&Target> {
+        self.targets.iter().find(|target| target.name == name)
+    }
+
+    /// How many rules are in force.
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Judges a command. The strictest matching rule decides, the earliest by name among equals;
+    /// without one, the target's `incomplete` or `default` does.
+    pub fn decide(&self, target: &Target, subject: &Subject, facts: &Facts) -> Decision {
+        decide::decide(&self.rules, target, subject, facts)
+    }
+}
+
+/// Checks policy files and makes them ready to decide, or gives every error in them.
+///
+/// `hash_key` keys the masks' method `hash`: hand in the same random key at each reload, so that
+/// equal values keep equal hashes while the process lives.
+pub fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapshot, PolicyErrors> {
+    load::load(sources, hash_key)
 }

@@ -2,3 +2,5 @@
 //!
 //! It owns the flow of one connection. Bytes, times and answers come in; bytes and actions come
 //! out. It must not know sockets, clocks or where the record is kept.
+
+pub mod postgres;

@@ -1,0 +1,143 @@
+//! Email addresses in bytes.
+//!
+//! It owns what counts as an address: a local part, `@`, and a domain of at least two labels
+//! whose last is no number. It leans towards finding: bytes above 0x7f count as letters, and no
+//! part is too long.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Finds every address, in order, without overlap.
+pub(super) fn find(text: &[u8], mut found: impl FnMut(Range<usize>)) {
+    let mut from = 0;
+    for at in memchr::memchr_iter(b'@', text) {
+        if at < from {
+            continue;
+        }
+        let start = local_start(text, from, at);
+        if start == at {
+            continue;
+        }
+        if let Some(end) = domain_end(text, at + 1) {
+            found(start..end);
+            from = end;
+        }
+    }
+}
+
+/// Local part and domain, if the value is one address and nothing else.
+pub(super) fn split_whole(value: &[u8]) -> Option<(&str, &str)> {
+    let mut ranges = Vec::new();
+    find(value, |range| ranges.push(range));
+    let whole = matches!(ranges.as_slice(), [only] if *only == (0..value.len()));
+    if whole {
+        str::from_utf8(value).ok()?.split_once('@')
+    } else {
+        None
+    }
+}
+
+fn local_start(text: &[u8], from: usize, at: usize) -> usize {
+    let local = text.get(from..at).unwrap_or_default();
+    let run = local
+        .iter()
+        .rev()
+        .take_while(|byte| is_local(**byte))
+        .count();
+    let run = local.get(local.len() - run..).unwrap_or_default();
+    // A quote or a dash before the address is the text's, not the address's.
+    let lead = run.iter().take_while(|byte| !is_word(**byte)).count();
+    at - run.len() + lead
+}
+
+/// Where the longest domain that begins at `start` ends.
+fn domain_end(text: &[u8], start: usize) -> Option<usize> {
+    let rest = text.get(start..)?;
+    let run = rest
+        .iter()
+        .take_while(|byte| is_word(**byte) || matches!(byte, b'.' | b'-'))
+        .count();
+    let mut end = None;
+    let mut position = start;
+    for (index, label) in rest.get(..run)?.split(|byte| *byte == b'.').enumerate() {
+        // A dash after the last letter is the text's.
+        let dashes = label.iter().rev().take_while(|byte| **byte == b'-').count();
+        let name = label.get(..label.len() - dashes).unwrap_or_default();
+        if name.is_empty() {
+            break;
+        }
+        if index > 0 && name.len() >= 2 && !name.iter().all(u8::is_ascii_digit) {
+            end = Some(position + name.len());
+        }
+        if dashes > 0 {
+            break;
+        }
+        position += label.len() + 1;
+    }
+    end
+}
+
+fn is_local(byte: u8) -> bool {
+    is_word(byte)
+        || matches!(
+            byte,
+            b'.' | b'%' | b'+' | b'-' | b'\'' | b'!' | b'#' | b'$' | b'~'
+        )
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use super::*;
+
+    fn found(text: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        find(text.as_bytes(), |range| all.push(text[range].into()));
+        all
+    }
+
+    #[test]
+    fn addresses_are_found_wherever_they_stand() {
+        for (text, expected) in [
+            ("jane@example.com", "jane@example.com"),
+            ("mail 'jane@example.com'.", "jane@example.com"),
+            (
+                "<mailto:jane.doe+list@mail.example.co.uk>",
+                "jane.doe+list@mail.example.co.uk",
+            ),
+            ("?email=jane@example.com&x=1", "jane@example.com"),
+            ("o'brien@example.ie", "o'brien@example.ie"),
+            ("øyvind@blåbær.no", "øyvind@blåbær.no"),
+            ("x@xn--bcher-kva.example", "x@xn--bcher-kva.example"),
+            ("jane@example.com-", "jane@example.com"),
+            ("jane@example.com.5", "jane@example.com"),
+        ] {
+            assert_eq!(found(text), [expected], "{text}");
+        }
+        assert_eq!(found("a@b.com,c@d.org"), ["a@b.com", "c@d.org"]);
+    }
+
+    #[test]
+    fn what_only_looks_like_an_address_stays() {
+        for text in [
+            "@jane",
+            "jane@",
+            "a @ b.com",
+            "root@localhost",
+            "user@10.0.0.1",
+            "x@.com",
+            "x@a..b",
+            "@@@@",
+            "12 @ 3.50",
+            "price@9.99",
+            "{\"@type\": \"a.b\"}",
+        ] {
+            assert_eq!(found(text), [""; 0], "{text}");
+        }
+    }
+}

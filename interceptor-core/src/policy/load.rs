@@ -1,0 +1,350 @@
+//! From files to a snapshot.
+//!
+//! It owns what concerns documents together: their kinds, unique names, references between
+//! them. What a kind's keys mean is the kind's own file's.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+use saphyr_parser::Span;
+use sha2::{Digest, Sha256};
+
+use super::decide::{self, Rule};
+use super::error::{PolicyError, PolicyErrors, Problem};
+use super::mask_document::MaskDocument;
+use super::read::{Reader, error_at, nearest};
+use super::rule_document::RuleDocument;
+use super::target_document::TargetDocument;
+use super::yaml::{Node, Value};
+use super::{
+    DOCUMENTS_MAX, Endpoint, FILE_BYTES_MAX, NAME_CHARS_MAX, NamePattern, RuleReference, Snapshot,
+    Source, Target, endpoint, mask_document, rule_document, target_document, yaml,
+};
+use crate::mask::{HashKey, Masks};
+
+/// What every document has.
+struct Head<'a> {
+    name: String,
+    source: Source<'a>,
+    /// Where the name stands: errors about the whole document point there.
+    place: Span,
+    /// The line that the document starts on.
+    line: usize,
+}
+
+/// Everything read so far.
+#[derive(Default)]
+struct Files<'a> {
+    targets: Vec<(Head<'a>, TargetDocument)>,
+    rules: Vec<(Head<'a>, RuleDocument)>,
+    masks: Vec<(Head<'a>, MaskDocument)>,
+    /// `file:line` of every document by kind and name, of those with errors in them too.
+    places: HashMap<(&'static str, String), String>,
+    document_count: usize,
+    /// A document's kind or name could not be read, so a reference may rightly lead to it.
+    head_lost: bool,
+    errors: Vec<PolicyError>,
+}
+
+/// Reads a document's spec and keeps it.
+type ReadKind = for<'a> fn(&mut Files<'a>, Head<'a>, &Node);
+
+/// The kinds of documents. A new kind is a line here and a file of its own.
+const KINDS: &[(&str, ReadKind)] = &[
+    ("Target", |files, head, spec| {
+        let mut reader = Reader {
+            source: head.source,
+            errors: &mut files.errors,
+        };
+        let body = target_document::read(&mut reader, &head.name, spec, head.place);
+        files.targets.extend(body.map(|body| (head, body)));
+    }),
+    ("Rule", |files, head, spec| {
+        let mut reader = Reader {
+            source: head.source,
+            errors: &mut files.errors,
+        };
+        let body = rule_document::read(&mut reader, &head.name, spec, head.place);
+        files.rules.extend(body.map(|body| (head, body)));
+    }),
+    ("Mask", |files, head, spec| {
+        let mut reader = Reader {
+            source: head.source,
+            errors: &mut files.errors,
+        };
+        let body = mask_document::read(&mut reader, spec, head.place);
+        files.masks.extend(body.map(|body| (head, body)));
+    }),
+];
+
+pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapshot, PolicyErrors> {
+    let mut sources = sources.to_vec();
+    sources.sort_by_key(|source| source.file);
+    let mut files = Files::default();
+    for source in &sources {
+        files.read(*source);
+    }
+    let target_names = files.target_names();
+    files.check_endpoints();
+    let Files {
+        targets,
+        mut rules,
+        mut masks,
+        head_lost,
+        mut errors,
+        ..
+    } = files;
+    if !head_lost {
+        for (head, rule) in &mut rules {
+            check_targets(head, rule.targets.as_deref(), &target_names, &mut errors);
+        }
+        for (head, mask) in &mut masks {
+            check_targets(head, mask.targets.as_deref(), &target_names, &mut errors);
+        }
+        if target_names.is_empty() && errors.is_empty() {
+            errors.push(PolicyError::of_all(Problem::NoTarget));
+        }
+    }
+    check_catalogs(&targets, &masks, &mut errors);
+    if !errors.is_empty() {
+        errors.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        return Err(PolicyErrors(errors));
+    }
+    let mut targets: Vec<Target> = targets
+        .into_iter()
+        .map(|target| compile_target(target, &masks, hash_key))
+        .collect();
+    targets.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut rules: Vec<Rule> = rules.into_iter().map(compile_rule).collect();
+    decide::sort(&mut rules);
+    Ok(Snapshot {
+        targets,
+        hash: hash(&sources),
+        mask_count: masks.len(),
+        rules,
+    })
+}
+
+impl<'a> Files<'a> {
+    fn read(&mut self, source: Source<'a>) {
+        let mut reader = Reader {
+            source,
+            errors: &mut self.errors,
+        };
+        let start = Span::default();
+        if source.text.len() > FILE_BYTES_MAX {
+            reader.report(start, Problem::FileTooLarge);
+            self.head_lost = true;
+            return;
+        }
+        let mut stopped = false;
+        let documents = yaml::read(source.text, |span, problem| {
+            stopped = true;
+            reader.report(span, problem);
+        });
+        if documents.is_empty() && !stopped {
+            reader.report(start, Problem::EmptyDocument);
+        }
+        self.head_lost |= stopped;
+        for document in &documents {
+            self.document_count += 1;
+            if self.document_count == DOCUMENTS_MAX + 1 {
+                self.errors
+                    .push(PolicyError::of_all(Problem::TooManyDocuments));
+            }
+            if self.document_count <= DOCUMENTS_MAX
+                && self.read_document(source, document).is_none()
+            {
+                self.head_lost = true;
+            }
+        }
+    }
+
+    /// `None` if the document's kind or name could not be read.
+    fn read_document(&mut self, source: Source<'a>, document: &Node) -> Option<()> {
+        let mut reader = Reader {
+            source,
+            errors: &mut self.errors,
+        };
+        if matches!(document.value, Value::Null) {
+            reader.report(document.span, Problem::EmptyDocument);
+            return Some(());
+        }
+        let within = "a document";
+        let fields = reader.fields(document, within, ["kind", "name", "spec"])?;
+        let kind = reader.required(&fields, "kind", within, document.span);
+        let kind = kind.and_then(|node| reader.one_of(node, "kind", &kinds()));
+        let name_node = reader.required(&fields, "name", within, document.span);
+        let name = name_node.and_then(|node| document_name(&mut reader, node));
+        let ((kind, read), name, place) = (kind?, name?, name_node?.span);
+        let spec = reader.required(&fields, "spec", within, place);
+        let line = document.span.start.line();
+        let here = format!("{}:{line}", source.file);
+        if let Some(first) = self.places.get(&(kind, name.clone())) {
+            let first = first.clone();
+            reader.report(
+                place,
+                Problem::DuplicateName {
+                    kind,
+                    name: name.clone(),
+                    first,
+                },
+            );
+        }
+        self.places.entry((kind, name.clone())).or_insert(here);
+        if let Some(spec) = spec {
+            read(
+                self,
+                Head {
+                    name,
+                    source,
+                    place,
+                    line,
+                },
+                spec,
+            );
+        }
+        Some(())
+    }
+
+    fn target_names(&self) -> Vec<String> {
+        let targets = self.places.keys().filter(|(kind, _)| *kind == "Target");
+        let mut names: Vec<String> = targets.map(|(_, name)| name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// An address that is two targets' would be judged by whichever came first.
+    fn check_endpoints(&mut self) {
+        let mut owners: HashMap<String, &str> = HashMap::new();
+        for (head, target) in &self.targets {
+            for (endpoint, place) in &target.endpoints {
+                let endpoint = endpoint::describe(endpoint);
+                if let Some(other) = owners.get(&endpoint) {
+                    let other = String::from(*other);
+                    let problem = Problem::DuplicateEndpoint { endpoint, other };
+                    self.errors
+                        .push(error_at(head.source, *place, problem, None));
+                } else {
+                    owners.insert(endpoint, &head.name);
+                }
+            }
+        }
+    }
+}
+
+/// The table of kinds with each name beside its function, as [`Reader::one_of`] wants it.
+fn kinds() -> Vec<(&'static str, (&'static str, ReadKind))> {
+    KINDS
+        .iter()
+        .map(|(name, read)| (*name, (*name, *read)))
+        .collect()
+}
+
+fn document_name(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let name = reader.text(node)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.len() > NAME_CHARS_MAX || !name.chars().all(fits) {
+        reader.report(node.span, Problem::BadName);
+        return None;
+    }
+    Some(name.into())
+}
+
+/// A name that leads to no target is a slip, and the rule behind it would never speak.
+fn check_targets(
+    head: &Head<'_>,
+    wanted: Option<&[(String, Span)]>,
+    known: &[String],
+    errors: &mut Vec<PolicyError>,
+) {
+    for (name, place) in wanted.unwrap_or_default() {
+        let pattern = NamePattern::new(name);
+        if !known.iter().any(|known| pattern.matches(known)) {
+            let suggestion = nearest(name, known.iter().map(String::as_str));
+            let problem = Problem::UnknownTarget { name: name.clone() };
+            errors.push(error_at(head.source, *place, problem, suggestion));
+        }
+    }
+}
+
+fn check_catalogs(
+    targets: &[(Head<'_>, TargetDocument)],
+    masks: &[(Head<'_>, MaskDocument)],
+    errors: &mut Vec<PolicyError>,
+) {
+    for (head, mask) in masks.iter().filter(|(_, mask)| !mask.columns.is_empty()) {
+        for (target_head, target) in targets {
+            if target.catalog.is_none() && mask.is_on(&target_head.name) {
+                let problem = Problem::MaskWithoutCatalog {
+                    mask: head.name.clone(),
+                    target: target_head.name.clone(),
+                };
+                errors.push(error_at(head.source, mask.columns_place, problem, None));
+            }
+        }
+    }
+}
+
+fn compile_target(
+    (head, target): (Head<'_>, TargetDocument),
+    masks: &[(Head<'_>, MaskDocument)],
+    hash_key: &HashKey,
+) -> Target {
+    let here = || {
+        masks
+            .iter()
+            .map(|(_, mask)| mask)
+            .filter(|mask| mask.is_on(&head.name))
+    };
+    let columns = here()
+        .flat_map(|mask| mask.columns.iter().cloned())
+        .collect();
+    let patterns = here().flat_map(|mask| mask.patterns.iter().copied());
+    let masks = Arc::new(Masks::new(columns, patterns, hash_key.clone()));
+    let endpoints: Vec<Endpoint> = target.endpoints.into_iter().map(|(at, _)| at).collect();
+    Target {
+        name: head.name,
+        protocol: target.protocol,
+        endpoints,
+        default: target.default,
+        incomplete: target.incomplete,
+        catalog: target.catalog,
+        masks,
+    }
+}
+
+fn compile_rule((head, rule): (Head<'_>, RuleDocument)) -> Rule {
+    let line = u32::try_from(head.line).unwrap_or(u32::MAX);
+    let reference = RuleReference {
+        name: head.name,
+        file: head.source.file.into(),
+        line,
+    };
+    let targets = rule.targets.map(|names| {
+        names
+            .iter()
+            .map(|(name, _)| NamePattern::new(name))
+            .collect()
+    });
+    let mut conditions = rule.conditions;
+    conditions.targets = targets;
+    Rule {
+        reference: Arc::new(reference),
+        conditions,
+        action: rule.action,
+    }
+}
+
+/// Over each text with its length before it, in the order of the file names.
+fn hash(sources: &[Source<'_>]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for source in sources {
+        hasher.update((source.text.len() as u64).to_be_bytes());
+        hasher.update(source.text.as_bytes());
+    }
+    hasher.finalize().into()
+}

@@ -1,0 +1,314 @@
+//! Typed reading of a document's tree.
+//!
+//! It owns the checks that every key shares: types, limits, unknown and repeated keys, the
+//! nearest right word. It must not know what a key means.
+//!
+//! A reading function reports what is wrong and gives `None`; reading goes on, so that one load
+//! shows every error.
+
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use ipnet::IpNet;
+use saphyr_parser::Span;
+
+use super::error::{PolicyError, Problem};
+use super::yaml::{Node, Value};
+use super::{LIST_ENTRIES_MAX, NamePattern, RelationPattern, Source, TEXT_CHARS_MAX, endpoint};
+
+/// How like a word must be to one that it is taken for (Jaro-Winkler, 1 is equal).
+const LIKENESS_MIN: f64 = 0.8;
+
+/// One file's text, and the errors found in it.
+pub(super) struct Reader<'a> {
+    pub(super) source: Source<'a>,
+    pub(super) errors: &'a mut Vec<PolicyError>,
+}
+
+/// A mapping's values by the keys that its reader named.
+pub(super) struct Fields<'n, const N: usize> {
+    keys: [&'static str; N],
+    values: [Option<&'n Node>; N],
+}
+
+impl<'n, const N: usize> Fields<'n, N> {
+    /// The value of a key, if the file gives it.
+    pub(super) fn optional(&self, key: &'static str) -> Option<&'n Node> {
+        let index = self.keys.iter().position(|known| *known == key)?;
+        self.values.get(index).copied().flatten()
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn report(&mut self, span: Span, problem: Problem) {
+        self.report_near(span, problem, None);
+    }
+
+    fn report_near(&mut self, span: Span, problem: Problem, suggestion: Option<String>) {
+        self.errors
+            .push(error_at(self.source, span, problem, suggestion));
+    }
+
+    /// Reports an unknown word, with the nearest of those that are known.
+    pub(super) fn report_unknown<'c>(
+        &mut self,
+        span: Span,
+        word: &str,
+        known: impl IntoIterator<Item = &'c str>,
+        problem: Problem,
+    ) {
+        let suggestion = nearest(word, known);
+        self.report_near(span, problem, suggestion);
+    }
+
+    fn wrong_type(&mut self, node: &Node, expected: &'static str) {
+        let found = node.value.describe();
+        self.report(node.span, Problem::WrongType { expected, found });
+    }
+
+    /// A mapping with these keys and no other. `within` names it in errors.
+    pub(super) fn fields<'n, const N: usize>(
+        &mut self,
+        node: &'n Node,
+        within: &'static str,
+        keys: [&'static str; N],
+    ) -> Option<Fields<'n, N>> {
+        let Value::Mapping(entries) = &node.value else {
+            self.wrong_type(node, "a mapping");
+            return None;
+        };
+        let mut values = [None; N];
+        for (key, value) in entries {
+            let Value::Scalar { text, .. } = &key.value else {
+                self.wrong_type(key, "a key");
+                continue;
+            };
+            let slot = keys
+                .iter()
+                .zip(&mut values)
+                .find(|(known, _)| *known == text);
+            match slot {
+                Some((_, slot @ None)) => *slot = Some(value),
+                Some(_) => self.report(key.span, Problem::DuplicateKey { key: text.clone() }),
+                None => {
+                    let problem = Problem::UnknownKey {
+                        key: text.clone(),
+                        within,
+                    };
+                    self.report_unknown(key.span, text, keys, problem);
+                }
+            }
+        }
+        Some(Fields { keys, values })
+    }
+
+    /// The value of a key that must be given.
+    pub(super) fn required<'n, const N: usize>(
+        &mut self,
+        fields: &Fields<'n, N>,
+        key: &'static str,
+        within: &'static str,
+        place: Span,
+    ) -> Option<&'n Node> {
+        let value = fields.optional(key);
+        if value.is_none() {
+            self.report(place, Problem::MissingKey { key, within });
+        }
+        value
+    }
+
+    /// A text of one line; any scalar will do, as it is written.
+    pub(super) fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
+        let Value::Scalar { text, .. } = &node.value else {
+            self.wrong_type(node, "a text");
+            return None;
+        };
+        let problem = if text.is_empty() {
+            Problem::EmptyText
+        } else if text.chars().count() > TEXT_CHARS_MAX {
+            Problem::TextTooLong
+        } else if text.chars().any(char::is_control) {
+            Problem::ControlCharacter
+        } else {
+            return Some(text);
+        };
+        self.report(node.span, problem);
+        None
+    }
+
+    pub(super) fn truth(&mut self, node: &Node) -> Option<bool> {
+        match &node.value {
+            Value::Scalar { text, plain: true } if text == "true" => Some(true),
+            Value::Scalar { text, plain: true } if text == "false" => Some(false),
+            _ => {
+                self.wrong_type(node, "`true` or `false`");
+                None
+            }
+        }
+    }
+
+    /// One of the named values.
+    pub(super) fn one_of<T: Copy>(
+        &mut self,
+        node: &Node,
+        what: &'static str,
+        known: &[(&'static str, T)],
+    ) -> Option<T> {
+        let text = self.text(node)?;
+        let found = known
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, value)| *value);
+        if found.is_none() {
+            let problem = Problem::UnknownValue {
+                what,
+                value: text.to_owned(),
+            };
+            self.report_unknown(
+                node.span,
+                text,
+                known.iter().map(|(name, _)| *name),
+                problem,
+            );
+        }
+        found
+    }
+
+    /// A list of at least one entry, each read by `entry`. `None` if the key is not given, or if
+    /// anything in it is wrong.
+    pub(super) fn list<T>(
+        &mut self,
+        node: Option<&Node>,
+        mut entry: impl FnMut(&mut Self, &Node) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let node = node?;
+        let Value::Sequence(entries) = &node.value else {
+            self.wrong_type(node, "a list");
+            return None;
+        };
+        if entries.is_empty() {
+            self.report(node.span, Problem::EmptyList);
+            return None;
+        }
+        if entries.len() > LIST_ENTRIES_MAX {
+            self.report(node.span, Problem::ListTooLong);
+            return None;
+        }
+        // No early end: every entry's error is to be shown.
+        let read: Vec<Option<T>> = entries.iter().map(|node| entry(self, node)).collect();
+        read.into_iter().collect()
+    }
+
+    /// A list of names with `*`.
+    pub(super) fn names(&mut self, node: Option<&Node>) -> Option<Vec<NamePattern>> {
+        self.list(node, |reader, node| reader.text(node).map(NamePattern::new))
+    }
+
+    /// A list of tables with `*`.
+    pub(super) fn tables(&mut self, node: Option<&Node>) -> Option<Vec<RelationPattern>> {
+        self.relations(node, |value| Problem::BadTable { value })
+    }
+
+    /// A list of functions with `*`.
+    pub(super) fn functions(&mut self, node: Option<&Node>) -> Option<Vec<RelationPattern>> {
+        self.relations(node, |value| Problem::BadFunction { value })
+    }
+
+    fn relations(
+        &mut self,
+        node: Option<&Node>,
+        problem: fn(String) -> Problem,
+    ) -> Option<Vec<RelationPattern>> {
+        self.list(node, |reader, node| {
+            let text = reader.text(node)?;
+            let relation = RelationPattern::parse(text).filter(|_| !text.contains(['(', ' ']));
+            if relation.is_none() {
+                reader.report(node.span, problem(text.to_owned()));
+            }
+            relation
+        })
+    }
+
+    /// An address or a network in CIDR form.
+    pub(super) fn network(&mut self, node: &Node) -> Option<IpNet> {
+        let text = self.text(node)?;
+        match endpoint::parse_network(text) {
+            Some(network) => self.without_host_bits(node, text, network),
+            None => {
+                self.report(
+                    node.span,
+                    Problem::BadNetwork {
+                        value: text.to_owned(),
+                    },
+                );
+                None
+            }
+        }
+    }
+
+    /// `10.1.2.3/16` may mean an address or a network: the writer has to say.
+    pub(super) fn without_host_bits(
+        &mut self,
+        node: &Node,
+        text: &str,
+        network: IpNet,
+    ) -> Option<IpNet> {
+        if network == network.trunc() {
+            return Some(network);
+        }
+        let problem = Problem::HostBits {
+            value: text.to_owned(),
+        };
+        self.report_near(node.span, problem, Some(network.trunc().to_string()));
+        None
+    }
+}
+
+/// An error at a place of a file.
+pub(super) fn error_at(
+    source: Source<'_>,
+    span: Span,
+    problem: Problem,
+    suggestion: Option<String>,
+) -> PolicyError {
+    let line = span.start.line().max(1);
+    let text = source
+        .text
+        .lines()
+        .nth(line - 1)
+        .unwrap_or_default()
+        .trim_end();
+    let column = span.start.col() + 1;
+    let rest = text.chars().count().saturating_sub(span.start.col());
+    // What goes on over several lines is underlined on its first.
+    let width = if span.end.line() > line {
+        rest
+    } else {
+        span.len().min(rest)
+    };
+    PolicyError {
+        file: source.file.to_owned(),
+        line,
+        column,
+        problem,
+        suggestion,
+        text: text.to_owned(),
+        width: width.max(1),
+    }
+}
+
+/// The most similar of the known words, if any is similar enough to have been meant.
+pub(super) fn nearest<'c>(word: &str, known: impl IntoIterator<Item = &'c str>) -> Option<String> {
+    known
+        .into_iter()
+        .map(|known| {
+            (
+                strsim::jaro_winkler(&word.to_lowercase(), &known.to_lowercase()),
+                known,
+            )
+        })
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known.to_owned())
+}

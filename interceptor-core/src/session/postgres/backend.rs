@@ -1,0 +1,572 @@
+//! The server's messages: each is matched with what is expected, masked and counted.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::{BufMut, BytesMut};
+
+use super::catalog::{CopyDoubt, Origin, Provenance};
+use super::cells::RowPlan;
+use super::copy::CopyMasker;
+use super::queue::{Expected, Running};
+use super::{Action, BACKLOG_BYTES_MAX, Phase, SERVER_MESSAGE_BYTES_MAX, Session, frontend, replies};
+use crate::audit::event::{self, Kind};
+use crate::mask::Method;
+use crate::policy::Target;
+use crate::sql::{CopyFormat, CopySource};
+use crate::wire::DecodeError;
+use crate::wire::postgres::backend::{self, Column, CopyResponse, TransactionStatus, kind};
+use crate::wire::postgres::encode::{self, ErrorText, Severity};
+use crate::wire::postgres::frame::{self, FrameError, HEADER_BYTES, Header};
+
+/// Bytes of command tags that are kept of one Query.
+const TAG_BYTES_MAX: usize = 200;
+
+/// Why the server's side cannot go on.
+enum Stop {
+    /// The catalogue is needed and not there.
+    Catalog,
+    /// The server broke the protocol.
+    Violation(String),
+    /// Something cannot be masked, and the session must end: what the client reads.
+    Unmaskable(String),
+}
+
+impl From<DecodeError> for Stop {
+    fn from(error: DecodeError) -> Self {
+        Self::Violation(alloc::format!("{error}"))
+    }
+}
+
+impl Stop {
+    fn unexpected(kind: u8) -> Self {
+        Self::Violation(alloc::format!("a message of type {} came unasked", kind.escape_ascii()))
+    }
+}
+
+impl Session {
+    /// Works on what the server sent.
+    pub(super) fn advance_server(&mut self) {
+        while self.phase != Phase::Closed && self.to_client.len() < BACKLOG_BYTES_MAX {
+            if self.pass_down > 0 {
+                if self.server_in.is_empty() {
+                    return;
+                }
+                let passing = self.server_in.split_to(self.pass_down.min(self.server_in.len()));
+                self.pass_down -= passing.len();
+                self.to_client.extend_from_slice(&passing);
+                self.flush_notices();
+                continue;
+            }
+            let header = match frame::header(&self.server_in) {
+                Ok(Some(header)) => header,
+                Ok(None) => return,
+                Err(error) => return self.violate("the target", error),
+            };
+            match self.reply(header) {
+                Ok(true) => {}
+                Ok(false) | Err(Stop::Catalog) => return,
+                Err(Stop::Violation(what)) => return self.violate("the target", what),
+                Err(Stop::Unmaskable(what)) => {
+                    let error = ErrorText::new("42501", &alloc::format!("refused by interceptor: {what}"));
+                    return self.close_with(&what, false, &error);
+                }
+            }
+        }
+    }
+
+    /// Takes one message, or a run of rows. `false`: more bytes are needed.
+    fn reply(&mut self, header: Header) -> Result<bool, Stop> {
+        if self.phase == Phase::Running && self.rows_pass(header.kind)? {
+            return Ok(self.pass_rows(header));
+        }
+        if header.size > SERVER_MESSAGE_BYTES_MAX {
+            let limit = SERVER_MESSAGE_BYTES_MAX;
+            let error = FrameError::TooLarge { kind: header.kind, size: header.size, limit };
+            return Err(Stop::Violation(alloc::format!("{error}")));
+        }
+        if self.server_in.len() < header.size {
+            self.server_wants = header.size;
+            return Ok(false);
+        }
+        self.server_wants = 0;
+        if self.phase < Phase::Running {
+            self.starting_reply(header.kind, header.size);
+            return Ok(true);
+        }
+        // The message stays in the buffer until it is dealt with: it may have to wait.
+        let message = self.server_in.split_to(header.size);
+        match self.running_reply(header.kind, &message) {
+            Err(Stop::Catalog) => {
+                // The buffer is put together again; the two parts still lie side by side.
+                let rest = core::mem::replace(&mut self.server_in, message);
+                self.server_in.unsplit(rest);
+                Err(Stop::Catalog)
+            }
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Rows, or COPY data, that no mask touches.
+    fn rows_pass(&mut self, kind: u8) -> Result<bool, Stop> {
+        let masks = self.target.masks.has_columns() || self.target.masks.has_patterns();
+        let running = match (kind, self.expected.front_mut()) {
+            (kind::DATA_ROW | kind::COPY_DATA, Some(Expected::Query(running) | Expected::Execute(running))) => running,
+            (kind::DATA_ROW | kind::COPY_DATA, _) => return Err(Stop::unexpected(kind)),
+            _ => return Ok(false),
+        };
+        if kind == kind::COPY_DATA {
+            return Ok(running.copy.is_none());
+        }
+        match &running.plan {
+            Some(plan) => Ok(plan.is_idle()),
+            None if !masks => Ok(true),
+            None => Err(Stop::Violation(String::from("rows came that were not described"))),
+        }
+    }
+
+    /// Passes all whole rows at hand in one piece, and a row that is not whole as it comes.
+    fn pass_rows(&mut self, first: Header) -> bool {
+        let mut end = 0;
+        let mut rows = 0;
+        while let Some(rest) = self.server_in.get(end..)
+            && let Ok(Some(header)) = frame::header(rest)
+            && header.kind == first.kind
+        {
+            rows += 1;
+            end += header.size;
+            if end >= self.server_in.len() {
+                break;
+            }
+        }
+        let passing = self.server_in.split_to(end.min(self.server_in.len()));
+        self.pass_down = end - passing.len();
+        self.to_client.extend_from_slice(&passing);
+        if let Some(running) = self.expected.front_mut().and_then(Expected::running) {
+            running.rows += rows;
+        }
+        true
+    }
+
+    fn running_reply(&mut self, kind: u8, message: &[u8]) -> Result<(), Stop> {
+        let body = message.get(HEADER_BYTES..).unwrap_or_default();
+        match kind {
+            kind::NOTICE_RESPONSE => {
+                let target = self.target.clone();
+                return Ok(replies::rewrite(kind, body, &target.masks, &mut self.to_client)?);
+            }
+            kind::NOTIFICATION_RESPONSE => {}
+            kind::PARAMETER_STATUS => self.parameter_status(body),
+            kind::ERROR_RESPONSE => return self.error(body),
+            kind::READY_FOR_QUERY => self.ready(body)?,
+            kind::PARSE_COMPLETE => self.complete(kind, |front| matches!(front, Expected::Parse))?,
+            kind::BIND_COMPLETE => self.complete(kind, |front| matches!(front, Expected::Bind))?,
+            kind::CLOSE_COMPLETE => self.complete(kind, |front| matches!(front, Expected::Close))?,
+            kind::PARAMETER_DESCRIPTION => match self.expected.front() {
+                Some(Expected::Describe { portal: None, .. }) => {}
+                _ => return Err(Stop::unexpected(kind)),
+            },
+            kind::ROW_DESCRIPTION => {
+                if self.described(body)? {
+                    return Ok(());
+                }
+            }
+            kind::NO_DATA => match self.expected.pop_front() {
+                Some(Expected::Describe { ours: true, .. }) => return Ok(()),
+                Some(Expected::Describe { .. }) => {}
+                _ => return Err(Stop::unexpected(kind)),
+            },
+            kind::DATA_ROW => return self.row(body),
+            kind::COMMAND_COMPLETE | kind::EMPTY_QUERY_RESPONSE | kind::PORTAL_SUSPENDED => self.command_end(kind, body)?,
+            kind::COPY_IN_RESPONSE => self.copy_in(body)?,
+            kind::COPY_OUT_RESPONSE => self.copy_out(body)?,
+            kind::COPY_DATA => return self.copy_data(body),
+            kind::COPY_DONE => self.copy_done()?,
+            kind::FUNCTION_CALL_RESPONSE => match self.expected.front() {
+                Some(Expected::Query(running)) if running.judged.facts().kinds == ["FUNCTION CALL"] => {}
+                _ => return Err(Stop::unexpected(kind)),
+            },
+            _ => return Err(Stop::unexpected(kind)),
+        }
+        self.to_client.extend_from_slice(message);
+        Ok(())
+    }
+
+    /// The server completed Parse, Bind or Close: the name counts from now on.
+    fn complete(&mut self, kind: u8, due: impl FnOnce(&Expected) -> bool) -> Result<(), Stop> {
+        match self.expected.pop_front() {
+            Some(front) if due(&front) => {
+                self.names.confirm();
+                Ok(())
+            }
+            _ => Err(Stop::unexpected(kind)),
+        }
+    }
+
+    /// RowDescription: plans how rows are rewritten. True if it is not for the client.
+    fn described(&mut self, body: &[u8]) -> Result<bool, Stop> {
+        let judged = match self.expected.front() {
+            Some(Expected::Query(running)) => running.judged.clone(),
+            Some(Expected::Describe { portal: Some(portal), .. }) => portal.clone(),
+            Some(Expected::Describe { portal: None, .. }) => {
+                self.expected.pop_front();
+                return Ok(false);
+            }
+            _ => return Err(Stop::unexpected(kind::ROW_DESCRIPTION)),
+        };
+        let columns = backend::row_description(body)?;
+        let methods = self.methods(&columns, judged.lineage(), judged.facts())?;
+        let plan = Arc::new(RowPlan::new(&columns, methods, &self.target.masks));
+        match self.expected.front_mut() {
+            Some(Expected::Query(running)) => running.plan = Some(plan),
+            _ => {
+                self.plans.insert(judged.number, plan);
+                if let Some(Expected::Describe { ours: true, .. }) = self.expected.pop_front() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The mask on each column, by where it comes from.
+    fn methods(
+        &mut self,
+        columns: &[Column],
+        lineage: &crate::sql::Lineage,
+        facts: &crate::command::Facts,
+    ) -> Result<Vec<Option<Method>>, Stop> {
+        if !self.target.masks.has_columns() {
+            return Ok(alloc::vec![None; columns.len()]);
+        }
+        let provenance = self.provenance()?;
+        let mut methods = Vec::with_capacity(columns.len());
+        for (index, column) in columns.iter().enumerate() {
+            let origin = match column.table_oid {
+                0 => match provenance.expression(index, lineage, facts) {
+                    Some(method) => Origin::Masked(method),
+                    None => Origin::Clear,
+                },
+                // Its definition may have changed in this transaction, unseen from outside.
+                oid if self.catalog.changing && provenance.is_view(oid) => Origin::Masked(Method::Full),
+                oid => provenance.column(oid, column.attribute),
+            };
+            methods.push(match origin {
+                Origin::Clear => None,
+                Origin::Masked(method) => Some(method),
+                Origin::Unknown if self.catalog.fresh => Some(Method::Full),
+                Origin::Unknown => return Err(self.want_catalog()),
+            });
+        }
+        self.catalog.fresh = false;
+        Ok(methods)
+    }
+
+    /// What the masks say of the catalogue, if one that is new enough is there.
+    fn provenance(&mut self) -> Result<Arc<Provenance>, Stop> {
+        match &self.catalog.provenance {
+            Some(provenance) if self.catalog.generation >= self.catalog.newest => Ok(provenance.clone()),
+            _ => Err(self.want_catalog()),
+        }
+    }
+
+    fn want_catalog(&mut self) -> Stop {
+        if !self.catalog.awaited {
+            self.catalog.awaited = true;
+            self.actions.push_back(Action::ReadCatalog { anew: true });
+        }
+        Stop::Catalog
+    }
+
+    /// A row that has to be looked at.
+    fn row(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let target = self.target.clone();
+        let Some(running) = self.expected.front_mut().and_then(Expected::running) else {
+            return Err(Stop::unexpected(kind::DATA_ROW));
+        };
+        let Some(plan) = running.plan.clone() else {
+            return Err(Stop::Violation(String::from("rows came that were not described")));
+        };
+        let start = self.to_client.len();
+        match plan.rewrite(body, &target.masks, &mut self.to_client) {
+            Ok(masked) => {
+                running.rows += 1;
+                running.masked += masked;
+                Ok(())
+            }
+            Err(error) => {
+                self.to_client.truncate(start);
+                Err(Stop::Violation(alloc::format!("{error}")))
+            }
+        }
+    }
+
+    /// CommandComplete and its like end one statement of a Query, or an Execute.
+    fn command_end(&mut self, kind: u8, body: &[u8]) -> Result<(), Stop> {
+        let tag = match kind {
+            kind::COMMAND_COMPLETE => String::from_utf8_lossy(backend::command_complete(body)?).into_owned(),
+            kind::PORTAL_SUSPENDED => String::from("(suspended)"),
+            _ => String::from("(empty)"),
+        };
+        match self.expected.front_mut() {
+            Some(Expected::Query(running)) => {
+                running.end_statement(&tag);
+                Ok(())
+            }
+            Some(Expected::Execute(running)) => {
+                running.end_statement(&tag);
+                if let Some(Expected::Execute(running)) = self.expected.pop_front() {
+                    self.finish(running);
+                }
+                self.after_copy();
+                Ok(())
+            }
+            _ => Err(Stop::unexpected(kind)),
+        }
+        .inspect(|()| self.after_copy())
+    }
+
+    /// Drops the mark of a COPY's end that stands at the front.
+    fn after_copy(&mut self) {
+        while let Some(Expected::CopyEnd) = self.expected.front() {
+            self.expected.pop_front();
+        }
+        // Within a Query the mark stands behind it.
+        if let Some(Expected::Query(_)) = self.expected.front()
+            && let Some(Expected::CopyEnd) = self.expected.get(1)
+        {
+            self.expected.remove(1);
+        }
+    }
+
+    fn ready(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let status = backend::ready_for_query(body)?;
+        self.after_copy();
+        match self.expected.pop_front() {
+            Some(Expected::Query(running)) => self.finish(running),
+            Some(Expected::Sync) => {}
+            _ => return Err(Stop::unexpected(kind::READY_FOR_QUERY)),
+        }
+        self.after_copy();
+        self.settings.idle = status == TransactionStatus::Idle;
+        if self.settings.idle {
+            self.names.end_transaction();
+            self.plans.clear();
+            if core::mem::take(&mut self.catalog.changing) && self.target.masks.has_columns() {
+                self.actions.push_back(Action::CatalogChanged);
+                self.catalog.newest += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let code = replies::code(body);
+        let target = self.target.clone();
+        let refusal = match self.expected.front_mut() {
+            // The error that the refused command was replaced by; any other is the server's own.
+            Some(Expected::Query(running) | Expected::Refused(running)) if code == frontend::REFUSED_CODE => {
+                running.refusal.clone()
+            }
+            _ => None,
+        };
+        let code = refusal.as_ref().map_or(code, |refusal| String::from(refusal.code));
+        match self.expected.front_mut() {
+            Some(Expected::Query(running)) => {
+                running.error_code = code;
+                running.copying_in = false;
+                running.plan = None;
+                running.copy = None;
+            }
+            Some(Expected::Sync) | None => {}
+            Some(_) => self.skip_to_sync(code),
+        }
+        match refusal {
+            Some(refusal) => encode::error(&mut self.to_client, Severity::Error, &refusal),
+            None => replies::rewrite(kind::ERROR_RESPONSE, body, &target.masks, &mut self.to_client)?,
+        }
+        Ok(())
+    }
+
+    /// After an error in an extended query the server reads nothing up to Sync.
+    fn skip_to_sync(&mut self, code: String) {
+        let mut failed = Some(code);
+        while let Some(front) = self.expected.front() {
+            if matches!(front, Expected::Sync) {
+                return;
+            }
+            let Some(mut skipped) = self.expected.pop_front() else { return };
+            match (&mut skipped, failed.take()) {
+                (Expected::Execute(running) | Expected::Refused(running), Some(code)) => {
+                    running.error_code = code;
+                    if let Expected::Execute(running) | Expected::Refused(running) = skipped {
+                        self.finish(running);
+                    }
+                }
+                _ => self.not_run(skipped, "not_run"),
+            }
+        }
+        self.discarding = true;
+    }
+
+    /// Something that the server never came to.
+    pub(super) fn not_run(&mut self, mut expected: Expected, why: &str) {
+        match &mut expected {
+            Expected::Parse | Expected::Bind | Expected::Close => self.names.skip(),
+            _ => {}
+        }
+        if let Expected::Query(mut running) | Expected::Execute(mut running) | Expected::Refused(mut running) = expected {
+            if running.error_code.is_empty() {
+                running.error_code = String::from(why);
+            }
+            self.finish(running);
+        }
+    }
+
+    /// Writes a command's outcome down.
+    fn finish(&mut self, running: Running) {
+        let (copied, copy_masked) = running.copy.as_ref().map_or((0, 0), CopyMasker::counts);
+        self.record(Kind::Outcome(event::Outcome {
+            command: running.judged.number,
+            tag: running.tag,
+            rows: running.rows + copied,
+            cells_masked: running.masked + copy_masked,
+            error_code: running.error_code,
+            duration_us: self.now_ns.saturating_sub(running.started_ns) / 1_000,
+        }));
+    }
+
+    fn copy_in(&mut self, body: &[u8]) -> Result<(), Stop> {
+        backend::copy_response(body)?;
+        match self.expected.front_mut().and_then(Expected::running) {
+            Some(running) if running.judged.analysis.copies_in && running.refusal.is_none() => {
+                running.copying_in = true;
+            }
+            _ => return Err(Stop::unexpected(kind::COPY_IN_RESPONSE)),
+        }
+        // The server ignores a Sync that it reads while it takes COPY data.
+        let mut index = 1;
+        while let Some(expected) = self.expected.get(index) {
+            match expected {
+                Expected::CopyEnd => {
+                    if let Some(running) = self.expected.front_mut().and_then(Expected::running) {
+                        running.copying_in = false;
+                    }
+                    break;
+                }
+                Expected::Sync => {
+                    self.expected.remove(index);
+                }
+                _ => index += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_out(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let response = backend::copy_response(body)?;
+        let target = self.target.clone();
+        let masker = self.copy_masker(response, &target)?;
+        match self.expected.front_mut().and_then(Expected::running) {
+            Some(running) if running.judged.analysis.copy_out.is_some() => running.copy = masker,
+            _ => return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE)),
+        }
+        Ok(())
+    }
+
+    /// What rewrites a COPY's rows; `None` if nothing has to be.
+    fn copy_masker(&mut self, response: CopyResponse, target: &Target) -> Result<Option<CopyMasker>, Stop> {
+        let (columns, patterns) = (target.masks.has_columns(), target.masks.has_patterns());
+        if !columns && !patterns {
+            return Ok(None);
+        }
+        let Some(Expected::Query(running) | Expected::Execute(running)) = self.expected.front() else {
+            return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
+        };
+        let judged = running.judged.clone();
+        let Some(copy) = &judged.analysis.copy_out else {
+            return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
+        };
+        let mut plan = Vec::new();
+        if columns {
+            let provenance = self.provenance()?;
+            let found = match &copy.source {
+                CopySource::Relation(relation, names) => provenance.copy_relation(relation, names),
+                CopySource::Query => provenance.copy_query(response.columns, judged.lineage(), judged.facts()),
+            };
+            plan = match found {
+                Ok(plan) => plan,
+                Err(CopyDoubt::UnknownRelation) if !self.catalog.fresh => return Err(self.want_catalog()),
+                Err(_) => return Err(Stop::Unmaskable(String::from(
+                    "which columns this COPY shows cannot be told, and some are masked: name them",
+                ))),
+            };
+            self.catalog.fresh = false;
+        }
+        let masked = plan.iter().any(|column| column.mask.is_some());
+        match (masked || patterns, response.binary) {
+            (false, _) => Ok(None),
+            (true, true) => Err(Stop::Unmaskable(String::from(
+                "COPY in binary format cannot be masked: use the text or CSV format",
+            ))),
+            (true, false) => {
+                plan.resize_with(response.columns.max(plan.len()), || super::catalog::CopyColumn { type_oid: 0, mask: None });
+                if plan.len() != response.columns {
+                    return Err(Stop::Unmaskable(String::from("the columns of this COPY are not those of the catalogue")));
+                }
+                let format: CopyFormat = copy.format.clone();
+                Ok(Some(CopyMasker::new(format, plan, &target.masks)))
+            }
+        }
+    }
+
+    fn copy_data(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let target = self.target.clone();
+        let Some(copy) = self.expected.front_mut().and_then(Expected::running).and_then(|running| running.copy.as_mut()) else {
+            return Err(Stop::unexpected(kind::COPY_DATA));
+        };
+        let mut rows = Vec::with_capacity(body.len());
+        copy.push(body, &target.masks, &mut rows).map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
+        self.put_copy_data(&rows);
+        Ok(())
+    }
+
+    fn copy_done(&mut self) -> Result<(), Stop> {
+        let target = self.target.clone();
+        let Some(running) = self.expected.front_mut().and_then(Expected::running) else {
+            return Err(Stop::unexpected(kind::COPY_DONE));
+        };
+        let mut rows = Vec::new();
+        if let Some(copy) = &mut running.copy {
+            copy.finish(&target.masks, &mut rows).map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
+        }
+        self.put_copy_data(&rows);
+        Ok(())
+    }
+
+    fn put_copy_data(&mut self, rows: &[u8]) {
+        if !rows.is_empty() {
+            encode::message(&mut self.to_client, kind::COPY_DATA, |out: &mut BytesMut| out.put_slice(rows));
+        }
+    }
+}
+
+impl Running {
+    /// One statement ended; a Query may hold more.
+    fn end_statement(&mut self, tag: &str) {
+        if !self.tag.is_empty() && self.tag.len() < TAG_BYTES_MAX {
+            self.tag.push_str("; ");
+        }
+        if self.tag.len() < TAG_BYTES_MAX {
+            self.tag.push_str(tag);
+        }
+        self.plan = None;
+        self.copying_in = false;
+        if let Some(copy) = self.copy.take() {
+            let (rows, masked) = copy.counts();
+            self.rows += rows;
+            self.masked += masked;
+        }
+    }
+}

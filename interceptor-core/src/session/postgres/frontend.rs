@@ -1,0 +1,451 @@
+//! The client's messages: each is read whole, judged where it runs something, and passed on.
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::{Buf, Bytes};
+
+use super::judge::{self, Judged};
+use super::names::{Found, NAME_BYTES_MAX, Statement};
+use super::queue::{Expected, Running};
+use super::{BACKLOG_BYTES_MAX, CLIENT_MESSAGE_BYTES_MAX, EXPECTED_MAX, Phase, Session};
+use crate::audit::event::Kind;
+use crate::command::Facts;
+use crate::policy::Outcome;
+use crate::sql::Analysis;
+use crate::wire::DecodeError;
+use crate::wire::postgres::encode::{self, ErrorText};
+use crate::wire::postgres::frame::{self, FrameError, Header};
+use crate::wire::postgres::frontend::{self, Object, kind};
+
+/// Goes upstream in place of a refused command: certain to fail before it does anything, in any
+/// state of a transaction, so that the server itself aborts the transaction or skips to Sync.
+const REFUSED_TEXT: &str = "refused_by_interceptor";
+/// What the server answers to [`REFUSED_TEXT`]: syntax_error.
+pub(super) const REFUSED_CODE: &str = "42601";
+
+/// A judged command and the very bytes that carry it.
+pub(super) struct Pending {
+    message: Bytes,
+    form: Form,
+    pub(super) judged: Judged,
+    /// Its text as it may be recorded and shown.
+    pub(super) recorded: String,
+    /// Its parameters as they may be shown.
+    pub(super) parameters: Vec<String>,
+}
+
+enum Form {
+    Query,
+    /// Bind, or another message of an extended query that is refused.
+    Extended { portal: Vec<u8> },
+}
+
+/// What became of a message at the front of the buffer.
+enum Taken {
+    /// It was dealt with.
+    Done,
+    /// It must wait for replies.
+    Waits,
+}
+
+impl Session {
+    /// Works on what the client sent.
+    pub(super) fn advance_client(&mut self) {
+        loop {
+            let progress = match self.phase {
+                Phase::Startup => self.advance_startup(),
+                Phase::Authenticating => self.advance_credentials(),
+                Phase::Running => self.advance_message(),
+                Phase::Connecting | Phase::Preparing | Phase::Closed => false,
+            };
+            if !progress {
+                return;
+            }
+        }
+    }
+
+    /// Takes one message. Returns whether it made progress.
+    fn advance_message(&mut self) -> bool {
+        let blocked = self.held.is_some()
+            || self.expected.len() >= EXPECTED_MAX
+            || self.to_server.len() >= BACKLOG_BYTES_MAX;
+        if blocked || self.client_in.is_empty() {
+            return false;
+        }
+        if self.pass_up > 0 {
+            let passing = self.client_in.split_to(self.pass_up.min(self.client_in.len()));
+            self.pass_up -= passing.len();
+            self.to_server.extend_from_slice(&passing);
+            return true;
+        }
+        let header = match frame::header(&self.client_in) {
+            Ok(Some(header)) => header,
+            Ok(None) => return false,
+            Err(error) => {
+                self.violate("the client", error);
+                return false;
+            }
+        };
+        self.take_message(header)
+    }
+
+    fn take_message(&mut self, header: Header) -> bool {
+        if header.kind == kind::COPY_DATA && self.takes_copy() {
+            self.pass_up = header.size;
+            return true;
+        }
+        if header.size > CLIENT_MESSAGE_BYTES_MAX {
+            let limit = CLIENT_MESSAGE_BYTES_MAX;
+            self.violate("the client", FrameError::TooLarge { kind: header.kind, size: header.size, limit });
+            return false;
+        }
+        if self.client_in.len() < header.size {
+            self.client_wants = header.size;
+            return false;
+        }
+        self.client_wants = 0;
+        let Some(message) = self.client_in.get(..header.size).map(Bytes::copy_from_slice) else { return false };
+        match self.message(header.kind, message) {
+            Ok(Taken::Done) => {
+                // Closing clears the buffer.
+                let size = header.size.min(self.client_in.len());
+                self.client_in.advance(size);
+                true
+            }
+            Ok(Taken::Waits) => false,
+            Err(error) => {
+                self.violate("the client", error);
+                false
+            }
+        }
+    }
+
+    fn message(&mut self, kind: u8, message: Bytes) -> Result<Taken, DecodeError> {
+        let body = message.slice(frame::HEADER_BYTES..);
+        if self.copying_in()
+            && !matches!(kind, kind::COPY_DONE | kind::COPY_FAIL | kind::FLUSH | kind::SYNC | kind::TERMINATE)
+        {
+            return Err(DecodeError::Unknown("message during COPY"));
+        }
+        match kind {
+            kind::TERMINATE => {
+                frontend::empty(&body)?;
+                return Ok(self.end());
+            }
+            kind::SYNC => {
+                frontend::empty(&body)?;
+                self.sync(&message);
+            }
+            // After an error the server reads nothing up to Sync; nor does the gateway.
+            _ if self.discarding => {}
+            kind::QUERY => self.query(&body, message)?,
+            kind::PARSE => self.parse(&body, &message)?,
+            kind::BIND => return self.bind(&body, message),
+            kind::DESCRIBE => return self.describe(&body, &message),
+            kind::EXECUTE => return self.execute(&body, &message),
+            kind::CLOSE => {
+                let (object, name) = frontend::object(&body)?;
+                self.names.close(object, name);
+                self.pass(&message, Some(Expected::Close));
+            }
+            kind::FLUSH => {
+                frontend::empty(&body)?;
+                self.pass(&message, None);
+            }
+            kind::COPY_DONE => {
+                frontend::empty(&body)?;
+                self.end_copy(&message);
+            }
+            kind::COPY_FAIL => {
+                frontend::copy_fail(&body)?;
+                self.end_copy(&message);
+            }
+            // Left over from a COPY that failed: the server throws it away too.
+            kind::COPY_DATA => {}
+            kind::FUNCTION_CALL => self.function_call(&body, message)?,
+            _ => return Err(DecodeError::Unknown("message type")),
+        }
+        Ok(Taken::Done)
+    }
+
+    fn pass(&mut self, message: &[u8], expected: Option<Expected>) {
+        self.to_server.extend_from_slice(message);
+        self.expected.extend(expected);
+    }
+
+    fn end(&mut self) -> Taken {
+        // Commands before it still go out, as they would without a gateway.
+        if !self.gates.is_empty() || !self.to_server.is_empty() {
+            return Taken::Waits;
+        }
+        self.close("the client ended the session", false);
+        Taken::Done
+    }
+
+    fn sync(&mut self, message: &[u8]) {
+        self.discarding = false;
+        self.names.next_segment();
+        // While it takes COPY data the server ignores Sync.
+        let expected = (!self.copying_in()).then_some(Expected::Sync);
+        self.pass(message, expected);
+    }
+
+    fn end_copy(&mut self, message: &[u8]) {
+        if self.takes_copy() {
+            if let Some(running) = self.expected.front_mut().and_then(Expected::running) {
+                running.copying_in = false;
+            }
+            self.pass(message, Some(Expected::CopyEnd));
+        }
+    }
+
+    /// The server takes COPY data now, or will once it comes to a COPY that is under way.
+    fn takes_copy(&mut self) -> bool {
+        !self.discarding
+            && self.expected.iter_mut().filter_map(Expected::running).any(|running| {
+                running.judged.analysis.copies_in && running.refusal.is_none() && running.error_code.is_empty()
+            })
+    }
+
+    /// The server said that it takes COPY data, and the client has not ended it.
+    fn copying_in(&mut self) -> bool {
+        self.expected.front_mut().and_then(Expected::running).is_some_and(|running| running.copying_in)
+    }
+
+    fn query(&mut self, body: &[u8], message: Bytes) -> Result<(), DecodeError> {
+        let text = frontend::query(body)?;
+        match self.analyze(text) {
+            Ok(analysis) => {
+                let judged = self.judge(&analysis);
+                self.submit(judged, Form::Query, text, &[text], &[], message);
+            }
+            Err(error) => self.refuse_unread(Form::Query, text, error),
+        }
+        Ok(())
+    }
+
+    /// Parse runs nothing, so it is not a command yet: what is refused whatever its parameters is
+    /// refused here; all else is judged at Bind.
+    fn parse(&mut self, body: &[u8], message: &[u8]) -> Result<(), DecodeError> {
+        let parse = frontend::parse(body)?;
+        let form = || Form::Extended { portal: Vec::new() };
+        if parse.statement.len() > NAME_BYTES_MAX {
+            self.refuse_unread(form(), parse.text, long_name());
+            return Ok(());
+        }
+        if self.names.is_full() {
+            let error = ErrorText::new("54000", "too many prepared statements in one session for interceptor");
+            self.refuse_unread(form(), parse.text, error);
+            return Ok(());
+        }
+        let analysis = match self.analyze(parse.text) {
+            Ok(analysis) => analysis,
+            Err(error) => {
+                self.refuse_unread(form(), parse.text, error);
+                return Ok(());
+            }
+        };
+        let mut judged = self.decide(&analysis);
+        if judged.decision.outcome == Outcome::Deny {
+            self.number(&mut judged);
+            self.submit(judged, form(), parse.text, &[parse.text], &[], Bytes::new());
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(parse.text).into_owned();
+        self.names.prepare(parse.statement, Statement { text, analysis });
+        self.pass(message, Some(Expected::Parse));
+        Ok(())
+    }
+
+    fn bind(&mut self, body: &[u8], message: Bytes) -> Result<Taken, DecodeError> {
+        let bind = frontend::bind(body)?;
+        let form = Form::Extended { portal: bind.portal.to_vec() };
+        if bind.portal.len() > NAME_BYTES_MAX {
+            self.refuse_unread(form, b"", long_name());
+            return Ok(Taken::Done);
+        }
+        match self.names.statement(bind.statement) {
+            Found::Unsettled => return Ok(Taken::Waits),
+            Found::Absent => self.refuse_unread(form, b"", absent("26000", "prepared statement", bind.statement)),
+            Found::Known(statement) => {
+                let judged = self.judge(&statement.analysis);
+                let text = statement.text.as_bytes();
+                self.submit(judged, form, text, &[text, body], &bind.parameters, message.clone());
+            }
+        }
+        Ok(Taken::Done)
+    }
+
+    fn describe(&mut self, body: &[u8], message: &[u8]) -> Result<Taken, DecodeError> {
+        let (object, name) = frontend::object(body)?;
+        let portal = match (object, self.names.portal(name)) {
+            (Object::Statement, _) => None,
+            (Object::Portal, Found::Known(portal)) => Some(portal),
+            (Object::Portal, Found::Unsettled) => return Ok(Taken::Waits),
+            (Object::Portal, Found::Absent) => {
+                self.refuse_unread(Form::Extended { portal: Vec::new() }, b"", absent("34000", "portal", name));
+                return Ok(Taken::Done);
+            }
+        };
+        self.pass(message, Some(Expected::Describe { portal, ours: false }));
+        Ok(Taken::Done)
+    }
+
+    fn execute(&mut self, body: &[u8], message: &[u8]) -> Result<Taken, DecodeError> {
+        let name = frontend::execute(body)?;
+        match self.names.portal(name) {
+            Found::Unsettled => return Ok(Taken::Waits),
+            Found::Absent => {
+                self.refuse_unread(Form::Extended { portal: Vec::new() }, b"", absent("34000", "portal", name));
+            }
+            Found::Known(judged) => {
+                if self.needs_plan(&judged) {
+                    encode::describe_portal(&mut self.to_server, name);
+                    self.expected.push_back(Expected::Describe { portal: Some(judged.clone()), ours: true });
+                }
+                let running = Running::new(judged, self.now_ns, None);
+                self.pass(message, Some(Expected::Execute(running)));
+            }
+        }
+        Ok(Taken::Done)
+    }
+
+    /// Rows of a portal can be masked only if it was described; a client need not ask for that.
+    fn needs_plan(&self, judged: &Arc<Judged>) -> bool {
+        let masks = &self.target.masks;
+        let asked = |expected: &Expected| {
+            matches!(expected, Expected::Describe { portal: Some(portal), .. } if Arc::ptr_eq(portal, judged))
+        };
+        (masks.has_columns() || masks.has_patterns())
+            && !self.plans.contains_key(&judged.number)
+            && !self.expected.iter().any(asked)
+    }
+
+    /// FunctionCall names a function by number: what it does is not known here.
+    fn function_call(&mut self, body: &[u8], message: Bytes) -> Result<(), DecodeError> {
+        let oid = crate::wire::Reader::new(body).u32()?;
+        let facts = Facts {
+            kinds: alloc::vec!["FUNCTION CALL"],
+            incomplete: Some("it calls a function by its number"),
+            ..Facts::default()
+        };
+        let mut analysis = Analysis { facts, ..Analysis::default() };
+        analysis.lineage.opaque = true;
+        let judged = self.judge(&Arc::new(analysis));
+        let text = alloc::format!("FUNCTION CALL {oid}");
+        self.submit(judged, Form::Query, text.as_bytes(), &[body], &[], message);
+        Ok(())
+    }
+
+    /// Does with a judged command what its decision says. `exact` is what its digest covers.
+    fn submit(
+        &mut self,
+        judged: Judged,
+        form: Form,
+        text: &[u8],
+        exact: &[&[u8]],
+        parameters: &[frontend::Parameter<'_>],
+        message: Bytes,
+    ) {
+        let event = self.command_event(&judged, text, judge::digest(exact), parameters.len());
+        let outcome = judged.decision.outcome.clone();
+        let (recorded, parameters) = match outcome {
+            Outcome::Hold { .. } => (event.text.clone(), self.shown_parameters(parameters)),
+            _ => (String::new(), Vec::new()),
+        };
+        let pending = Pending { message, form, judged, recorded, parameters };
+        match outcome {
+            Outcome::Allow => {
+                self.record_before(Kind::Command(event));
+                self.release(pending);
+            }
+            Outcome::Deny => {
+                self.record(Kind::Command(event));
+                let error = judge::refusal(&pending.judged.decision);
+                self.refuse(pending, error);
+            }
+            Outcome::Hold { timeout } => {
+                self.record(Kind::Command(event));
+                self.hold(pending, timeout);
+            }
+        }
+    }
+
+    /// Lets a command go: these very bytes, once.
+    pub(super) fn release(&mut self, pending: Pending) {
+        let judged = Arc::new(pending.judged);
+        for forgotten in &judged.analysis.forgets {
+            self.names.forget(forgotten);
+        }
+        self.kept.keep(&judged.analysis);
+        self.catalog.changing |= changes_catalog(judged.facts());
+        match pending.form {
+            Form::Query => {
+                let running = Running::new(judged, self.now_ns, None);
+                self.pass(&pending.message, Some(Expected::Query(running)));
+            }
+            Form::Extended { portal } => {
+                self.names.bind(&portal, judged);
+                self.pass(&pending.message, Some(Expected::Bind));
+            }
+        }
+    }
+
+    /// Refuses a command: the server fails in its place, the client reads `error`.
+    pub(super) fn refuse(&mut self, pending: Pending, error: ErrorText) {
+        let running = Running::new(Arc::new(pending.judged), self.now_ns, Some(error));
+        match pending.form {
+            Form::Query => {
+                encode::query(&mut self.to_server, REFUSED_TEXT);
+                self.expected.push_back(Expected::Query(running));
+            }
+            Form::Extended { .. } => {
+                encode::parse(&mut self.to_server, REFUSED_TEXT, REFUSED_TEXT);
+                self.expected.push_back(Expected::Refused(running));
+                self.discarding = true;
+            }
+        }
+    }
+
+    /// Refuses a message that could not be judged. Its text may be anything, so that only its
+    /// length and digest are recorded.
+    fn refuse_unread(&mut self, form: Form, text: &[u8], error: ErrorText) {
+        let facts = Facts {
+            kinds: alloc::vec!["OTHER"],
+            incomplete: Some("the gateway could not read it"),
+            ..Facts::default()
+        };
+        let analysis = Arc::new(Analysis { facts, ..Analysis::default() });
+        let mut judged = self.decide(&analysis);
+        judged.decision.outcome = Outcome::Deny;
+        judged.decision.rule = None;
+        judged.decision.reason = error.message.as_str().into();
+        self.number(&mut judged);
+        let shown = alloc::format!("({} bytes that were not understood)", text.len());
+        let mut event = self.command_event(&judged, shown.as_bytes(), judge::digest(&[text]), 0);
+        // The grammar's words quote the text.
+        event.reason = alloc::format!("refused with code {}", error.code);
+        self.record(Kind::Command(event));
+        let pending =
+            Pending { message: Bytes::new(), form, judged, recorded: String::new(), parameters: Vec::new() };
+        self.refuse(pending, error);
+    }
+}
+
+fn changes_catalog(facts: &Facts) -> bool {
+    facts.incomplete.is_some()
+        || facts.kinds.iter().any(|kind| {
+            matches!(kind.split(' ').next(), Some("ALTER" | "CREATE" | "DROP" | "IMPORT" | "CALL" | "DO"))
+        })
+}
+
+fn long_name() -> ErrorText {
+    ErrorText::new("42602", "names of prepared statements and portals may have 63 bytes at most")
+}
+
+fn absent(code: &'static str, what: &str, name: &[u8]) -> ErrorText {
+    let name = String::from_utf8_lossy(name).to_string();
+    ErrorText::new(code, &alloc::format!("{what} \"{name}\" does not exist"))
+}

@@ -1,0 +1,157 @@
+//! A command that waits for a person. Its exact bytes wait here; a permit releases them once.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::frontend::Pending;
+use super::{Action, HoldRequest, Resolution, Session, judge};
+use crate::audit::event::{self, Kind};
+use crate::wire::postgres::encode::{self, ErrorText};
+
+/// Characters of a parameter that the approver is shown.
+const PARAMETER_CHARS_MAX: usize = 200;
+/// Bytes of a binary parameter that the approver is shown.
+const PARAMETER_BYTES_MAX: usize = 16;
+
+/// A held command.
+pub(super) struct Held {
+    pending: Pending,
+    /// The request's number, once it is open.
+    request: Option<u64>,
+    timeout_ms: u64,
+    pub(super) deadline_ns: u64,
+}
+
+impl Session {
+    /// Holds a command; the client is not read on until it is decided.
+    pub(super) fn hold(&mut self, pending: Pending, timeout: core::time::Duration) {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let facts = pending.judged.facts();
+        let strings = |list: &[crate::command::Relation]| list.iter().map(ToString::to_string).collect();
+        let request = HoldRequest {
+            command: pending.judged.number,
+            rule: pending.judged.decision.rule.as_ref().map(|rule| rule.name.clone()).unwrap_or_default(),
+            reason: pending.judged.decision.reason.to_string(),
+            text: pending.recorded.clone(),
+            parameters: pending.parameters.clone(),
+            kinds: facts.kinds.iter().map(ToString::to_string).collect(),
+            reads: strings(&facts.reads),
+            writes: strings(&facts.writes),
+            timeout_ms,
+        };
+        // Replies to what came before must not wait with it.
+        if !self.expected.is_empty() {
+            encode::flush(&mut self.to_server);
+        }
+        self.actions.push_back(Action::Hold(request));
+        let deadline_ns = self.now_ns.saturating_add(timeout_ms.saturating_mul(1_000_000));
+        self.held = Some(Held { pending, request: None, timeout_ms, deadline_ns });
+    }
+
+    /// The request is open under this number: the client is told.
+    pub fn handle_hold_opened(&mut self, request: u64) {
+        let Some(held) = &mut self.held else { return };
+        held.request = Some(request);
+        let (command, timeout_ms) = (held.pending.judged.number, held.timeout_ms);
+        let decision = &held.pending.judged.decision;
+        let rule = decision.rule.as_ref().map_or("default", |rule| rule.name.as_str());
+        let text = format!(
+            "interceptor: request {request} waits for approval (rule \"{rule}\": {}); cancel to withdraw it",
+            decision.reason
+        );
+        self.record(Kind::Hold(event::Hold { request, command, timeout_ms }));
+        self.notify(text);
+    }
+
+    /// No request could be opened: the command is refused.
+    pub fn handle_hold_refused(&mut self, reason: &str) {
+        if let Some(held) = self.held.take() {
+            let error = ErrorText::new("42501", &format!("refused by interceptor: {reason}"));
+            self.refuse(held.pending, error);
+        }
+    }
+
+    /// A person decided. The first answer holds; the bytes go once.
+    pub fn handle_resolution(&mut self, resolution: &Resolution) {
+        let Some(held) = self.held.take() else { return };
+        let word = if resolution.approved { "approved" } else { "denied" };
+        let event = approval(&held, word, &resolution.by, &resolution.reason);
+        if resolution.approved {
+            self.record_before(Kind::Approval(event));
+            self.release(held.pending);
+        } else {
+            self.record(Kind::Approval(event));
+            let mut error = judge::refusal(&held.pending.judged.decision);
+            let why = if resolution.reason.is_empty() { String::new() } else { format!(": {}", resolution.reason) };
+            error.message = format!("{} (request {} denied by {}{why})", error.message, number(&held), resolution.by);
+            self.refuse(held.pending, error);
+        }
+    }
+
+    /// A cancel request came for this session. True if it ended a hold, so that the target need
+    /// not hear of it: it has not seen the command.
+    pub fn handle_cancel(&mut self) -> bool {
+        match self.end_hold("cancelled") {
+            Some(pending) => {
+                self.refuse(pending, ErrorText::new("57014", "canceling statement due to user request"));
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn expire_hold(&mut self) {
+        if self.held.as_ref().is_none_or(|held| self.now_ns < held.deadline_ns) {
+            return;
+        }
+        let seconds = self.held.as_ref().map_or(0, |held| held.timeout_ms.div_ceil(1_000));
+        if let Some(pending) = self.end_hold("timed_out") {
+            let mut error = judge::refusal(&pending.judged.decision);
+            error.message = format!("{} (nobody answered within {seconds} s)", error.message);
+            self.refuse(pending, error);
+        }
+    }
+
+    /// Ends the hold without an answer; the command stays with the caller.
+    pub(super) fn end_hold(&mut self, resolution: &str) -> Option<Pending> {
+        let held = self.held.take()?;
+        self.actions.push_back(Action::Withdraw);
+        self.record(Kind::Approval(approval(&held, resolution, "", "")));
+        Some(held.pending)
+    }
+}
+
+fn number(held: &Held) -> u64 {
+    held.request.unwrap_or(0)
+}
+
+fn approval(held: &Held, resolution: &str, by: &str, reason: &str) -> event::Approval {
+    event::Approval {
+        request: number(held),
+        command: held.pending.judged.number,
+        resolution: resolution.to_string(),
+        by: by.to_string(),
+        reason: reason.to_string(),
+    }
+}
+
+impl Session {
+    /// Parameters as the approver may see them.
+    pub(super) fn shown_parameters(&self, parameters: &[crate::wire::postgres::frontend::Parameter<'_>]) -> Vec<String> {
+        parameters
+            .iter()
+            .map(|parameter| match parameter.value {
+                None => String::from("NULL"),
+                Some(value) if parameter.binary => {
+                    let shown = value.get(..PARAMETER_BYTES_MAX).unwrap_or(value);
+                    format!("{} bytes in binary: {}", value.len(), hex::encode(shown))
+                }
+                Some(value) => {
+                    let text = String::from_utf8_lossy(value);
+                    self.masked_text(&text).chars().take(PARAMETER_CHARS_MAX).collect()
+                }
+            })
+            .collect()
+    }
+}

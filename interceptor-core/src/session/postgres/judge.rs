@@ -1,0 +1,271 @@
+//! One decision a command: from text to [`Judged`], which later stages carry and never ask again.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+use sha2::{Digest, Sha256};
+
+use super::Session;
+use super::names::Found;
+use crate::audit::event;
+use crate::command::Facts;
+use crate::mask::TextMask;
+use crate::policy::{Decision, Outcome};
+use crate::sql::{self, Analysis, AnalysisError, Body, Lineage};
+use crate::wire::postgres::encode::ErrorText;
+
+/// Bytes of a command's text that are recorded; its digest covers all of it.
+const RECORDED_BYTES_MAX: usize = 64 << 10;
+/// Bodies that are kept under one name by PREPARE or DECLARE, and names kept.
+const BODIES_MAX: usize = 16;
+const NAMES_MAX: usize = 10_000;
+/// Texts whose analysis is kept, and bytes of such a text.
+const ANALYSES_MAX: usize = 256;
+const ANALYSED_BYTES_MAX: usize = 4 << 10;
+
+const UNSEEN: &str = "it runs a prepared statement that the gateway did not see prepared";
+
+/// A command with the decision on it.
+pub(super) struct Judged {
+    /// Number within the session, from 1.
+    pub(super) number: u64,
+    pub(super) analysis: Arc<Analysis>,
+    /// Facts and lineage with those of the statements that it runs by name, where it does.
+    joined: Option<Box<(Facts, Lineage)>>,
+    pub(super) decision: Decision,
+}
+
+impl Judged {
+    pub(super) fn facts(&self) -> &Facts {
+        self.joined.as_ref().map_or(&self.analysis.facts, |joined| &joined.0)
+    }
+
+    pub(super) fn lineage(&self) -> &Lineage {
+        self.joined.as_ref().map_or(&self.analysis.lineage, |joined| &joined.1)
+    }
+}
+
+/// What SQL keeps under names (PREPARE, DECLARE CURSOR), and analyses of recent texts.
+///
+/// Whether the server really took a PREPARE shows only later, if at all. So a name stands for
+/// every body that it was ever given: too strict at times, never too lax.
+#[derive(Default)]
+pub(super) struct Statements {
+    prepared: HashMap<String, Vec<Arc<Body>>>,
+    cursors: HashMap<String, Vec<Arc<Body>>>,
+    analyses: HashMap<Box<str>, Arc<Analysis>>,
+}
+
+impl Statements {
+    /// Remembers what the command keeps under names.
+    pub(super) fn keep(&mut self, analysis: &Analysis) {
+        for (name, body) in &analysis.prepares {
+            keep(&mut self.prepared, name, body);
+        }
+        for (name, body) in &analysis.declares {
+            keep(&mut self.cursors, name, body);
+        }
+    }
+}
+
+fn keep(names: &mut HashMap<String, Vec<Arc<Body>>>, name: &str, body: &Arc<Body>) {
+    if names.len() >= NAMES_MAX {
+        // An unknown name is incomplete, which is on the strict side.
+        names.clear();
+    }
+    let bodies = names.entry(name.to_string()).or_default();
+    if bodies.len() < BODIES_MAX {
+        bodies.push(body.clone());
+    } else if let Some(first) = bodies.first_mut() {
+        // Too many to tell: from now on the name stands for something unknown.
+        let mut facts = first.facts.clone();
+        facts.incomplete = facts.incomplete.or(Some(UNSEEN));
+        let lineage = Lineage { opaque: true, ..first.lineage.clone() };
+        *first = Arc::new(Body { facts, lineage });
+    }
+}
+
+impl Session {
+    /// The analysis of a text, or the error that the client gets for it.
+    pub(super) fn analyze(&mut self, text: &[u8]) -> Result<Arc<Analysis>, ErrorText> {
+        let Ok(text) = core::str::from_utf8(text) else {
+            return Err(ErrorText::new("22021", "interceptor reads statements in UTF-8 only"));
+        };
+        let readable = text.is_ascii() || matches!(&self.settings.encoding[..], b"UTF8" | b"SQL_ASCII");
+        if !readable {
+            let message = "interceptor reads statements beyond ASCII only with client_encoding UTF8";
+            return Err(ErrorText::new("22021", message));
+        }
+        if !self.settings.conforming {
+            let message = "interceptor reads statements only with standard_conforming_strings on";
+            return Err(ErrorText::new("0A000", message));
+        }
+        if let Some(analysis) = self.kept.analyses.get(text) {
+            return Ok(analysis.clone());
+        }
+        let analysis = Arc::new(sql::analyze(text).map_err(analysis_error)?);
+        if text.len() <= ANALYSED_BYTES_MAX {
+            if self.kept.analyses.len() >= ANALYSES_MAX {
+                self.kept.analyses.clear();
+            }
+            self.kept.analyses.insert(text.into(), analysis.clone());
+        }
+        Ok(analysis)
+    }
+
+    /// Decides, without numbering: for Parse, which runs nothing yet.
+    pub(super) fn decide(&self, analysis: &Arc<Analysis>) -> Judged {
+        let joined = self.joined(analysis);
+        let facts = joined.as_ref().map_or(&analysis.facts, |joined| &joined.0);
+        let decision = match analysis.refusal {
+            Some(refusal) => Decision { outcome: Outcome::Deny, rule: None, reason: refusal.into() },
+            None => self.policy.decide(&self.target, &self.subject, facts),
+        };
+        Judged { number: 0, analysis: analysis.clone(), joined, decision }
+    }
+
+    /// Decides on a command that is about to run and gives it its number.
+    pub(super) fn judge(&mut self, analysis: &Arc<Analysis>) -> Judged {
+        let mut judged = self.decide(analysis);
+        self.number(&mut judged);
+        judged
+    }
+
+    pub(super) fn number(&mut self, judged: &mut Judged) {
+        self.commands += 1;
+        judged.number = self.commands;
+    }
+
+    /// Facts and lineage with those of what it runs by name.
+    fn joined(&self, analysis: &Analysis) -> Option<Box<(Facts, Lineage)>> {
+        if analysis.executes.is_empty() && analysis.fetches.is_empty() {
+            return None;
+        }
+        let mut facts = analysis.facts.clone();
+        let mut lineage = analysis.lineage.clone();
+        for name in &analysis.executes {
+            match (self.kept.prepared.get(name), self.names.statement(name.as_bytes())) {
+                (Some(bodies), _) => {
+                    for body in bodies {
+                        sql::absorb(&mut facts, &body.facts);
+                        sql::merge_lineage(&mut lineage, body.lineage.clone());
+                    }
+                }
+                (None, Found::Known(statement)) => {
+                    sql::absorb(&mut facts, &statement.analysis.facts);
+                    sql::merge_lineage(&mut lineage, statement.analysis.lineage.clone());
+                }
+                (None, _) => {
+                    facts.incomplete = facts.incomplete.or(Some(UNSEEN));
+                    lineage.opaque = true;
+                }
+            }
+        }
+        for name in &analysis.fetches {
+            match self.kept.cursors.get(name) {
+                Some(bodies) => {
+                    for body in bodies {
+                        let mut body_lineage = body.lineage.clone();
+                        if bodies.len() > 1 {
+                            body_lineage.columns = None;
+                        }
+                        sql::merge_lineage(&mut lineage, body_lineage);
+                        // What masking asks of: the relations behind the rows.
+                        for relation in &body.facts.reads {
+                            if !facts.reads.contains(relation) {
+                                facts.reads.push(relation.clone());
+                            }
+                        }
+                    }
+                }
+                None => lineage.opaque = true,
+            }
+        }
+        Some(Box::new((facts, lineage)))
+    }
+
+    /// The record of a command's intent.
+    pub(super) fn command_event(&self, judged: &Judged, text: &[u8], digest: [u8; 32], parameters: usize) -> event::Command {
+        let facts = judged.facts();
+        let rule = judged.decision.rule.as_ref();
+        event::Command {
+            number: judged.number,
+            text: self.recorded_text(&judged.analysis, text),
+            digest: digest.to_vec(),
+            parameters: u32::try_from(parameters).unwrap_or(u32::MAX),
+            kinds: facts.kinds.iter().map(ToString::to_string).collect(),
+            reads: facts.reads.iter().map(ToString::to_string).collect(),
+            writes: facts.writes.iter().map(ToString::to_string).collect(),
+            incomplete: facts.incomplete.unwrap_or_default().to_string(),
+            decision: match judged.decision.outcome {
+                Outcome::Allow => "allow",
+                Outcome::Hold { .. } => "hold",
+                Outcome::Deny => "deny",
+            }
+            .to_string(),
+            rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
+            rule_source: rule.map(|rule| format!("{}:{}", rule.file, rule.line)).unwrap_or_default(),
+            reason: judged.decision.reason.to_string(),
+            policy: self.policy.hash.to_vec(),
+        }
+    }
+
+    /// The text as it may be kept: no constants where a password may be among them, no value that
+    /// a pattern hides, no text at all where it was not understood.
+    pub(super) fn recorded_text(&self, analysis: &Analysis, text: &[u8]) -> String {
+        let text = String::from_utf8_lossy(text);
+        let text = if analysis.sensitive {
+            match sql::without_constants(&text) {
+                Some(text) => text.into(),
+                None => return format!("({} bytes that may hold a credential)", text.len()),
+            }
+        } else {
+            text
+        };
+        let mut end = text.len().min(RECORDED_BYTES_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.masked_text(text.get(..end).unwrap_or_default())
+    }
+
+    /// A text with the target's pattern masks applied.
+    pub(super) fn masked_text(&self, text: &str) -> String {
+        let mut masked = Vec::new();
+        match self.target.masks.mask_text(text.as_bytes(), &mut masked) {
+            TextMask::Clean => text.to_string(),
+            TextMask::Rewritten { .. } | TextMask::Null { .. } => String::from_utf8_lossy(&masked).into_owned(),
+        }
+    }
+}
+
+/// SHA-256 over the exact bytes of a command: each part with its length before it.
+pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn analysis_error(error: AnalysisError) -> ErrorText {
+    let code = match error {
+        AnalysisError::Syntax { .. } => "42601",
+        AnalysisError::TooDeep | AnalysisError::TooLong(_) => "54001",
+    };
+    ErrorText::new(code, &error.to_string())
+}
+
+/// The error for a refused command: which rule, and why.
+pub(super) fn refusal(decision: &Decision) -> ErrorText {
+    let message = match &decision.rule {
+        Some(rule) => format!("refused by interceptor rule \"{}\": {}", rule.name, decision.reason),
+        None => format!("refused by interceptor: {}", decision.reason),
+    };
+    ErrorText::new("42501", &message)
+}

@@ -1,0 +1,536 @@
+//! A PostgreSQL session: the machine between one client and one server.
+//!
+//! It owns the order of things: which reply belongs to which message, what waits for what, what
+//! is judged when. It must not know sockets, clocks, where the record is kept or who approves.
+//!
+//! ```text
+//!  client ─▶ client_in ─▶ [frontend: judge, hold, record] ─▶ to_server ─▶ (gates) ─▶ server
+//!  client ◀─ to_client ◀─ [backend: match, mask, count]   ◀─ server_in ◀──────────── server
+//! ```
+//!
+//! The driver reads into [`Session::client_in`] and [`Session::server_in`], calls
+//! [`Session::advance`], does what [`Session::poll_action`] asks, and writes what
+//! [`Session::to_client`] and [`Session::to_server`] hold.
+
+mod backend;
+pub mod catalog;
+mod cells;
+mod copy;
+mod frontend;
+mod hold;
+mod judge;
+mod names;
+mod queue;
+mod replies;
+mod startup;
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::{Buf, BytesMut};
+use hashbrown::HashMap;
+
+use crate::audit::event::{self, Kind};
+use crate::command::Subject;
+use crate::policy::{Snapshot, Target};
+use crate::wire::postgres::encode::{self, ErrorText, Severity};
+use crate::wire::postgres::frontend::kind as frontend_kind;
+use crate::wire::postgres::startup::CancelKey;
+use catalog::{Catalog, Provenance};
+use cells::RowPlan;
+use hold::Held;
+use judge::Statements;
+use names::Names;
+use queue::Expected;
+
+/// Bytes that wait for a slow peer before the other side is no longer read.
+pub const BACKLOG_BYTES_MAX: usize = 256 << 10;
+/// Bytes of one client message that is read whole.
+pub const CLIENT_MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one server message that is read whole; rows that no mask touches stream past.
+pub const SERVER_MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one message while a client authenticates (the server's own limit).
+pub const AUTHENTICATION_BYTES_MAX: usize = 65_535;
+/// Nanoseconds from the connection to the end of authentication.
+pub const STARTUP_NS_MAX: u64 = 60_000_000_000;
+/// Replies that may be outstanding; a client that pipelines more waits.
+pub const EXPECTED_MAX: usize = 10_000;
+/// Bytes that are read ahead while a command is held.
+const READ_AHEAD_BYTES: usize = 64 << 10;
+
+/// Names an event that the driver must make durable: see [`Session::handle_recorded`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// What the driver shall do.
+pub enum Action {
+    /// Dial the target; then [`Session::handle_connected`] or [`Session::handle_unreachable`].
+    Connect,
+    /// Write an event down. With a ticket: say [`Session::handle_recorded`] once it is durable.
+    Record(Kind, Option<Ticket>),
+    /// Make this key known, so that another connection can cancel.
+    Register(CancelKey),
+    /// This connection cancels the session of this key, and ends.
+    Cancel(CancelKey),
+    /// Read the catalogue of this database; then [`Session::handle_catalog`] or
+    /// [`Session::handle_no_catalog`].
+    ReadCatalog {
+        /// One that was read before this moment will not do.
+        anew: bool,
+    },
+    /// This session changed the catalogue: the next generation begins.
+    CatalogChanged,
+    /// Ask a person; then [`Session::handle_hold_opened`], later [`Session::handle_resolution`].
+    Hold(HoldRequest),
+    /// Nobody needs to answer any more.
+    Withdraw,
+}
+
+/// What a person needs to see to decide on a held command. Texts are masked already.
+pub struct HoldRequest {
+    /// The command's number within the session.
+    pub command: u64,
+    /// The rule that asks.
+    pub rule: String,
+    /// Why it asks.
+    pub reason: String,
+    /// The command.
+    pub text: String,
+    /// Its parameters, one by one.
+    pub parameters: Vec<String>,
+    /// Statement kinds.
+    pub kinds: Vec<String>,
+    /// Relations read.
+    pub reads: Vec<String>,
+    /// Relations written.
+    pub writes: Vec<String>,
+    /// Milliseconds until it is refused.
+    pub timeout_ms: u64,
+}
+
+/// A person's answer.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The command may go.
+    pub approved: bool,
+    /// Who says so.
+    pub by: String,
+    /// What they say.
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// The client has not started a session.
+    Startup,
+    /// The target is being dialled.
+    Connecting,
+    /// Credentials are relayed.
+    Authenticating,
+    /// The client is in; the first ReadyForQuery has not come.
+    Preparing,
+    /// Commands flow.
+    Running,
+    /// Over; what is in `to_client` still goes out.
+    Closed,
+}
+
+/// A point in `to_server` behind which nothing goes before an event is durable.
+struct Gate {
+    ticket: Ticket,
+    /// Bytes sent and queued before it, since the start.
+    offset: u64,
+}
+
+/// What is known of the target's catalogue.
+#[derive(Default)]
+struct CatalogState {
+    provenance: Option<Arc<Provenance>>,
+    /// It is being read; what needs it waits.
+    awaited: bool,
+    /// It was read for the very message that is at hand.
+    fresh: bool,
+    /// The generation that `provenance` belongs to, and the newest known.
+    generation: u64,
+    newest: u64,
+    /// A command of this transaction may have changed it, which nobody else can see yet.
+    changing: bool,
+}
+
+/// The machine.
+pub struct Session {
+    subject: Subject,
+    policy: Arc<Snapshot>,
+    target: Arc<Target>,
+    phase: Phase,
+    now_ns: u64,
+    started_ns: u64,
+
+    client_in: BytesMut,
+    server_in: BytesMut,
+    client_wants: usize,
+    server_wants: usize,
+    /// Bytes of a client message that pass without being looked at: COPY data.
+    pass_up: usize,
+    /// Bytes of a server message that pass: rows that no mask touches.
+    pass_down: usize,
+    to_client: BytesMut,
+    to_server: BytesMut,
+    gates: VecDeque<Gate>,
+    sent_up: u64,
+    sent_down: u64,
+    tickets: u64,
+
+    startup_packet: BytesMut,
+    settings: startup::Settings,
+    expected: VecDeque<Expected>,
+    names: Names,
+    kept: Statements,
+    commands: u64,
+    discarding: bool,
+    held: Option<Held>,
+    /// How rows of described portals are rewritten, by the number of their command.
+    plans: HashMap<u64, Arc<RowPlan>>,
+    catalog: CatalogState,
+    notices: Vec<String>,
+    actions: VecDeque<Action>,
+    draining: bool,
+    client_gone: bool,
+}
+
+impl Session {
+    /// A session of a client that has just connected to a target. `now_ns` is a monotonic time.
+    pub fn new(subject: Subject, policy: Arc<Snapshot>, target: Arc<Target>, now_ns: u64) -> Self {
+        Self {
+            subject,
+            policy,
+            target,
+            phase: Phase::Startup,
+            now_ns,
+            started_ns: now_ns,
+            client_in: BytesMut::new(),
+            server_in: BytesMut::new(),
+            client_wants: 0,
+            server_wants: 0,
+            pass_up: 0,
+            pass_down: 0,
+            to_client: BytesMut::new(),
+            to_server: BytesMut::new(),
+            gates: VecDeque::new(),
+            sent_up: 0,
+            sent_down: 0,
+            tickets: 0,
+            startup_packet: BytesMut::new(),
+            settings: startup::Settings::default(),
+            expected: VecDeque::new(),
+            names: Names::default(),
+            kept: Statements::default(),
+            commands: 0,
+            discarding: false,
+            held: None,
+            plans: HashMap::new(),
+            catalog: CatalogState::default(),
+            notices: Vec::new(),
+            actions: VecDeque::new(),
+            draining: false,
+            client_gone: false,
+        }
+    }
+
+    /// Who the client is, as far as it is known by now.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// Commands judged so far.
+    pub fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    /// A word for where the session stands.
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Startup | Phase::Connecting => "starting",
+            Phase::Authenticating | Phase::Preparing => "authenticating",
+            Phase::Running if self.held.is_some() => "held",
+            Phase::Running if self.expected.is_empty() => "idle",
+            Phase::Running => "active",
+            Phase::Closed => "closed",
+        }
+    }
+
+    /// The buffer to read the client's bytes into, while [`Self::wants_client`].
+    pub fn client_in(&mut self) -> &mut BytesMut {
+        &mut self.client_in
+    }
+
+    /// The buffer to read the server's bytes into, while [`Self::wants_server`].
+    pub fn server_in(&mut self) -> &mut BytesMut {
+        &mut self.server_in
+    }
+
+    /// More bytes from the client are of use now.
+    pub fn wants_client(&self) -> bool {
+        let room = self.client_in.len() < self.client_wants.max(READ_AHEAD_BYTES);
+        self.phase != Phase::Closed && !self.client_gone && room && self.to_server.len() < BACKLOG_BYTES_MAX
+    }
+
+    /// More bytes from the server are of use now.
+    pub fn wants_server(&self) -> bool {
+        let room = self.server_in.len() < self.server_wants.max(READ_AHEAD_BYTES);
+        self.phase != Phase::Closed && room && self.to_client.len() < BACKLOG_BYTES_MAX
+    }
+
+    /// What goes to the client; the driver takes from the front, with [`Self::sent_to_client`].
+    pub fn to_client(&self) -> &[u8] {
+        &self.to_client
+    }
+
+    /// `count` bytes of [`Self::to_client`] are out.
+    pub fn sent_to_client(&mut self, count: usize) {
+        self.to_client.advance(count.min(self.to_client.len()));
+        self.sent_down += count as u64;
+    }
+
+    /// What may go to the server now: nothing behind an intent that is not durable yet.
+    pub fn to_server(&self) -> &[u8] {
+        match self.gates.front() {
+            None => &self.to_server,
+            Some(gate) => {
+                let open = usize::try_from(gate.offset.saturating_sub(self.sent_up)).unwrap_or(0);
+                self.to_server.get(..open).unwrap_or(&self.to_server)
+            }
+        }
+    }
+
+    /// `count` bytes of [`Self::to_server`] are out.
+    pub fn sent_to_server(&mut self, count: usize) {
+        self.to_server.advance(count.min(self.to_server.len()));
+        self.sent_up += count as u64;
+    }
+
+    /// The next thing to do, if any.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::advance`] is to be called even if nothing happens, in the time of `now_ns`.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        match &self.held {
+            Some(held) => Some(held.deadline_ns),
+            None if self.phase < Phase::Running => Some(self.started_ns + STARTUP_NS_MAX),
+            None => None,
+        }
+    }
+
+    /// Over, and everything is out.
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Closed && self.to_client.is_empty()
+    }
+
+    /// Over: no more is read, and the server's side can be closed.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Works on everything that was read, at this time.
+    pub fn advance(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        if self.phase < Phase::Running && now_ns >= self.started_ns + STARTUP_NS_MAX {
+            let error = ErrorText::new("08P01", "the client took too long to start its session");
+            self.close_with("the client took too long to start its session", true, &error);
+        }
+        self.expire_hold();
+        // The server first: its replies free what the client's messages may wait for.
+        self.advance_server();
+        self.advance_client();
+        self.flush_notices();
+        self.drain_if_idle();
+        self.close_if_gone();
+    }
+
+    /// The target answered the call.
+    pub fn handle_connected(&mut self) {
+        if self.phase == Phase::Connecting {
+            let packet = core::mem::take(&mut self.startup_packet);
+            self.to_server.extend_from_slice(&packet);
+            self.phase = Phase::Authenticating;
+        }
+    }
+
+    /// The target did not answer. `reason` is a few words without secrets.
+    pub fn handle_unreachable(&mut self, reason: &str) {
+        let message = alloc::format!("interceptor could not reach target \"{}\": {reason}", self.target.name);
+        let error = ErrorText::new("08001", &message);
+        self.close_with(&message, false, &error);
+    }
+
+    /// An event is durable: what it gates may go.
+    pub fn handle_recorded(&mut self, ticket: Ticket) {
+        while self.gates.front().is_some_and(|gate| gate.ticket <= ticket) {
+            self.gates.pop_front();
+        }
+    }
+
+    /// The record cannot take events: nothing more goes to the target.
+    pub fn handle_not_recorded(&mut self, reason: &str) {
+        let message = "interceptor cannot record the command, so it does not go to the target";
+        self.close_with(reason, false, &ErrorText::new("58030", message));
+    }
+
+    /// The catalogue of this session's database, of this generation.
+    pub fn handle_catalog(&mut self, catalog: Arc<Catalog>, generation: u64) {
+        self.catalog.provenance = Some(Arc::new(Provenance::new(catalog, &self.target.masks)));
+        self.catalog.generation = generation;
+        self.catalog.newest = self.catalog.newest.max(generation);
+        self.catalog.awaited = false;
+        self.catalog.fresh = true;
+    }
+
+    /// The catalogue has had changes up to this generation: an older one is not used any more.
+    pub fn set_catalog_generation(&mut self, generation: u64) {
+        self.catalog.newest = self.catalog.newest.max(generation);
+    }
+
+    /// The catalogue cannot be read, so masks on columns cannot be kept.
+    pub fn handle_no_catalog(&mut self, reason: &str) {
+        let mut error = ErrorText::new("58000", "interceptor cannot read the target's catalogue, which its masks need");
+        error.hint = String::from("Ask the gateway's operator to check `catalog` in the target's policy file.");
+        self.close_with(&alloc::format!("the catalogue cannot be read: {reason}"), false, &error);
+    }
+
+    /// The gateway is going down: the session ends as soon as nothing is under way.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        self.drain_if_idle();
+    }
+
+    /// The gateway's patience is over: the session ends now.
+    pub fn terminate(&mut self, reason: &str) {
+        self.close_with(reason, false, &ErrorText::new("57P01", reason));
+    }
+
+    fn drain_if_idle(&mut self) {
+        let idle = self.expected.is_empty()
+            && self.held.is_none()
+            && self.client_in.is_empty()
+            && self.gates.is_empty()
+            && self.settings.idle;
+        if self.draining && (self.phase < Phase::Running || idle) {
+            self.terminate("terminating connection because interceptor is shutting down");
+        }
+    }
+
+    /// The client closed its side.
+    pub fn handle_client_closed(&mut self) {
+        self.client_gone = true;
+        if self.held.is_some() {
+            self.end_hold("client_gone");
+        }
+        self.close_if_gone();
+    }
+
+    /// Ends the session of a client that is gone, once what it had sent is on its way.
+    fn close_if_gone(&mut self) {
+        if !self.client_gone || !self.gates.is_empty() || !self.to_server().is_empty() {
+            return;
+        }
+        if self.client_in.is_empty() && self.pass_up == 0 {
+            self.close("the client closed the connection", false);
+        } else {
+            self.close("the client left in the middle of a message", true);
+        }
+    }
+
+    /// The server closed its side.
+    pub fn handle_server_closed(&mut self) {
+        if self.held.is_some() {
+            self.end_hold("target_gone");
+        }
+        if self.phase < Phase::Running && self.to_client.is_empty() {
+            return self.handle_unreachable("it closed the connection");
+        }
+        self.close("the target closed the connection", false);
+    }
+
+    /// A connection failed.
+    pub fn handle_broken(&mut self, reason: &str) {
+        if self.held.is_some() {
+            self.end_hold("client_gone");
+        }
+        self.close(reason, false);
+    }
+
+    fn close_with(&mut self, reason: &str, violation: bool, error: &ErrorText) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        // In the middle of a message that passes, an error would be read as its bytes.
+        if self.pass_down == 0 && self.phase >= Phase::Startup {
+            encode::error(&mut self.to_client, Severity::Fatal, error);
+        }
+        self.close(reason, violation);
+    }
+
+    fn close(&mut self, reason: &str, violation: bool) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        if self.held.is_some() {
+            self.end_hold("session_ended");
+        }
+        for expected in core::mem::take(&mut self.expected) {
+            self.not_run(expected, "session_ended");
+        }
+        // A server that is not in the middle of a message is told, or it logs a lost client.
+        let tells = self.phase >= Phase::Preparing && self.to_server.is_empty() && self.pass_up == 0;
+        self.phase = Phase::Closed;
+        self.gates.clear();
+        self.to_server.clear();
+        if tells {
+            encode::message(&mut self.to_server, frontend_kind::TERMINATE, |_| {});
+        }
+        self.client_in.clear();
+        self.server_in.clear();
+        self.record(Kind::Close(event::Close {
+            reason: String::from(reason),
+            violation,
+            commands: self.commands,
+            bytes_up: self.sent_up,
+            bytes_down: self.sent_down + self.to_client.len() as u64,
+        }));
+    }
+
+    /// A peer broke the protocol or a limit.
+    fn violate(&mut self, side: &str, what: impl core::fmt::Display) {
+        let message = alloc::format!("{side} broke the protocol: {what}");
+        self.close_with(&message, true, &ErrorText::new("08P01", &message));
+    }
+
+    fn record(&mut self, kind: Kind) {
+        self.actions.push_back(Action::Record(kind, None));
+    }
+
+    /// Records what must be durable before anything written to `to_server` from now on goes out.
+    fn record_before(&mut self, kind: Kind) {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.gates.push_back(Gate { ticket, offset: self.sent_up + self.to_server.len() as u64 });
+        self.actions.push_back(Action::Record(kind, Some(ticket)));
+    }
+
+    fn notify(&mut self, text: String) {
+        self.notices.push(text);
+        self.flush_notices();
+    }
+
+    fn flush_notices(&mut self) {
+        if self.pass_down == 0 && self.phase != Phase::Closed {
+            for text in core::mem::take(&mut self.notices) {
+                encode::notice(&mut self.to_client, &text);
+            }
+        }
+    }
+}

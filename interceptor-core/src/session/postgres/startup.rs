@@ -1,0 +1,178 @@
+//! From the first byte to the first ReadyForQuery: what kind of connection it is, who the client
+//! says it is, and the credentials, which are relayed and never kept.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Buf;
+
+use super::{AUTHENTICATION_BYTES_MAX, Action, Phase, Session};
+use crate::audit::event::{self, Kind};
+use crate::wire::postgres::backend::{self, Authentication};
+use crate::wire::postgres::encode::ErrorText;
+use crate::wire::postgres::frame::{self, FrameError};
+use crate::wire::postgres::frontend;
+use crate::wire::postgres::startup::{self, FirstPacket, Startup};
+
+/// What the server last said of the session, as far as reading statements depends on it.
+pub(super) struct Settings {
+    /// `client_encoding`, upper case.
+    pub(super) encoding: Vec<u8>,
+    /// `standard_conforming_strings` is on.
+    pub(super) conforming: bool,
+    /// No transaction is open.
+    pub(super) idle: bool,
+    /// The client was let in.
+    pub(super) authenticated: bool,
+    application: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            encoding: Vec::new(),
+            conforming: true,
+            idle: false,
+            authenticated: false,
+            application: String::new(),
+        }
+    }
+}
+
+impl Session {
+    /// Reads first packets until a session starts. Returns whether it made progress.
+    pub(super) fn advance_startup(&mut self) -> bool {
+        let size = match startup::packet_size(&self.client_in) {
+            Ok(Some(size)) if self.client_in.len() >= size => size,
+            Ok(_) => return false,
+            Err(error) => {
+                self.violate("the client", error);
+                return false;
+            }
+        };
+        let packet = self.client_in.split_to(size);
+        match startup::decode(&packet) {
+            Ok(FirstPacket::SslRequest | FirstPacket::GssEncRequest) => self.refuse_encryption(),
+            Ok(FirstPacket::CancelRequest(key)) => {
+                self.actions.push_back(Action::Cancel(key));
+                self.close("the connection carried a cancel request", false);
+            }
+            Ok(FirstPacket::Startup(startup)) => {
+                self.startup_packet = packet;
+                self.start(startup);
+            }
+            Err(error) => self.violate("the client", error),
+        }
+        true
+    }
+
+    fn refuse_encryption(&mut self) {
+        // Bytes that came before the answer could be taken for encrypted ones later
+        // (CVE-2021-23222): the client has to wait.
+        if !self.client_in.is_empty() {
+            return self.violate("the client", "bytes follow a request for encryption before its answer");
+        }
+        self.to_client.extend_from_slice(b"N");
+    }
+
+    fn start(&mut self, startup: Startup) {
+        self.subject.user = startup.user;
+        self.subject.database = startup.database;
+        self.settings.application = startup.application;
+        if startup.replication {
+            self.record_identity("0A000");
+            let error = ErrorText::new("0A000", "interceptor does not carry replication connections");
+            return self.close_with("the client asked for replication", false, &error);
+        }
+        self.phase = Phase::Connecting;
+        self.actions.push_back(Action::Connect);
+    }
+
+    fn record_identity(&mut self, error_code: &str) {
+        self.record(Kind::Identity(event::Identity {
+            user: self.subject.user.clone(),
+            database: self.subject.database.clone(),
+            application: self.settings.application.clone(),
+            authenticated: self.settings.authenticated,
+            error_code: String::from(error_code),
+        }));
+    }
+
+    /// Relays one PasswordMessage of the client. Returns whether it made progress.
+    pub(super) fn advance_credentials(&mut self) -> bool {
+        let header = match frame::header(&self.client_in) {
+            Ok(Some(header)) if header.kind != frontend::kind::PASSWORD => {
+                self.violate("the client", "another message came where credentials were due");
+                return false;
+            }
+            Ok(Some(header)) if header.size > AUTHENTICATION_BYTES_MAX => {
+                let limit = AUTHENTICATION_BYTES_MAX;
+                self.violate("the client", FrameError::TooLarge { kind: header.kind, size: header.size, limit });
+                return false;
+            }
+            Ok(Some(header)) if self.client_in.len() >= header.size => header,
+            Ok(_) => return false,
+            Err(error) => {
+                self.violate("the client", error);
+                return false;
+            }
+        };
+        let message = self.client_in.split_to(header.size);
+        self.to_server.extend_from_slice(&message);
+        true
+    }
+
+    /// One message of the server before the first ReadyForQuery.
+    pub(super) fn starting_reply(&mut self, kind: u8, size: usize) {
+        let message = self.server_in.split_to(size);
+        let mut body = message.clone();
+        body.advance(frame::HEADER_BYTES);
+        match kind {
+            backend::kind::AUTHENTICATION if self.phase == Phase::Authenticating => {
+                match backend::authentication(&body) {
+                    Ok(Authentication::Ok) => self.authenticated(),
+                    Ok(Authentication::Challenge | Authentication::SaslFinal) => {}
+                    Err(error) => return self.violate("the target", error),
+                }
+            }
+            backend::kind::ERROR_RESPONSE => {
+                let code = super::replies::code(&body);
+                if !self.settings.authenticated {
+                    self.record_identity(&code);
+                }
+            }
+            backend::kind::PARAMETER_STATUS => self.parameter_status(&body),
+            backend::kind::BACKEND_KEY_DATA => match backend::backend_key_data(&body) {
+                Ok(key) => self.actions.push_back(Action::Register(key)),
+                Err(error) => return self.violate("the target", error),
+            },
+            backend::kind::NOTICE_RESPONSE | backend::kind::NEGOTIATE_PROTOCOL_VERSION => {}
+            backend::kind::READY_FOR_QUERY if self.phase == Phase::Preparing => {
+                self.phase = Phase::Running;
+                self.settings.idle = true;
+            }
+            _ => return self.violate("the target", "a message came that has no place in the start of a session"),
+        }
+        self.to_client.extend_from_slice(&message);
+    }
+
+    fn authenticated(&mut self) {
+        self.phase = Phase::Preparing;
+        self.settings.authenticated = true;
+        self.record_identity("");
+        if self.target.masks.has_columns() {
+            self.catalog.awaited = true;
+            self.actions.push_back(Action::ReadCatalog { anew: false });
+        }
+    }
+
+    /// Remembers a setting that the reading of statements depends on.
+    pub(super) fn parameter_status(&mut self, body: &[u8]) {
+        match backend::parameter_status(body) {
+            Ok((b"client_encoding", value)) => self.settings.encoding = value.to_ascii_uppercase(),
+            Ok((b"standard_conforming_strings", value)) => self.settings.conforming = value == b"on",
+            Ok(_) => {}
+            Err(error) => self.violate("the target", error),
+        }
+    }
+}

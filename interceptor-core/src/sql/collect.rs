@@ -1,0 +1,187 @@
+//! What the walk gathers from a tree: relations, functions, columns and the statements inside.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::walk::{Step, Visitor};
+use crate::command::Relation;
+
+/// What an expression or a whole statement refers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// Last names of the columns referred to, outside the arguments of `count`.
+    pub columns: Vec<Box<str>>,
+    /// A `*` is in it.
+    pub star: bool,
+    /// Functions called, schema-qualified where the text is.
+    pub functions: Vec<String>,
+}
+
+/// Gathers while the tree is walked.
+#[derive(Default)]
+pub(super) struct Collector {
+    pub(super) reads: Vec<Relation>,
+    pub(super) writes: Vec<Relation>,
+    pub(super) references: References,
+    /// Names by which a whole row can be referred to: relations and their aliases.
+    pub(super) row_names: Vec<Box<str>>,
+    /// Data-modifying statements found anywhere, as kinds.
+    pub(super) kinds: Vec<&'static str>,
+    pub(super) unfiltered: bool,
+    /// A FROM clause has more in it than plain relations without renamed columns.
+    pub(super) derived_from: bool,
+    copy_reads: bool,
+    schema: Option<Box<str>>,
+    name: Box<str>,
+    functions_open: Vec<String>,
+    column: Option<Box<str>>,
+    filters_open: Vec<bool>,
+}
+
+/// Fields through which a relation is only read. Any other field that names one is a write: what
+/// is not known here errs on the strict side.
+const READ_FIELDS: &[(&str, &str)] = &[
+    ("SelectStmt", "from_clause"),
+    ("JoinExpr", "larg"),
+    ("JoinExpr", "rarg"),
+    ("RangeTableSample", "relation"),
+    ("UpdateStmt", "from_clause"),
+    ("DeleteStmt", "using_clause"),
+    ("MergeStmt", "source_relation"),
+    ("LockingClause", "locked_rels"),
+    ("Constraint", "pktable"),
+    ("CreateStmt", "inh_relations"),
+    ("TableLikeClause", "relation"),
+];
+
+impl Collector {
+    /// `copy_reads`: the statement is a COPY that reads its relation; it writes it otherwise.
+    pub(super) fn new(copy_reads: bool) -> Self {
+        Self { copy_reads, ..Self::default() }
+    }
+
+    fn relation_ends(&mut self, path: &[Step]) {
+        let name = core::mem::take(&mut self.name);
+        let relation = Relation { schema: self.schema.take(), name };
+        let read = path.last().is_some_and(|step| {
+            READ_FIELDS.contains(&(step.node, step.field))
+                || (self.copy_reads && (step.node, step.field) == ("CopyStmt", "relation"))
+        });
+        self.row_names.push(relation.name.clone());
+        let list = if read { &mut self.reads } else { &mut self.writes };
+        if !list.contains(&relation) {
+            list.push(relation);
+        }
+    }
+
+    fn column_ends(&mut self) {
+        if let Some(column) = self.column.take()
+            && !self.counted()
+            && !self.references.columns.contains(&column)
+        {
+            self.references.columns.push(column);
+        }
+    }
+
+    fn function_ends(&mut self) {
+        if let Some(function) = self.functions_open.pop() {
+            if !self.references.functions.contains(&function) {
+                self.references.functions.push(function);
+            }
+        }
+    }
+
+    /// Inside the arguments of `count`, which tells how many there are and not what they are. A
+    /// call's name comes before its arguments in the tree, so it is complete by then.
+    fn counted(&self) -> bool {
+        self.functions_open.iter().any(|function| function == "count" || function == "pg_catalog.count")
+    }
+
+    fn kind(&mut self, kind: &'static str) {
+        if !self.kinds.contains(&kind) {
+            self.kinds.push(kind);
+        }
+    }
+}
+
+impl Visitor for Collector {
+    fn enter(&mut self, path: &[Step], node: &'static str) {
+        match node {
+            "RangeVar" => self.schema = None,
+            "FuncCall" => self.functions_open.push(String::new()),
+            "ColumnRef" => self.column = None,
+            "AStar" if !self.counted() => self.references.star = true,
+            "InsertStmt" => self.kind("INSERT"),
+            "MergeStmt" => self.kind("MERGE"),
+            "UpdateStmt" => {
+                self.kind("UPDATE");
+                self.filters_open.push(false);
+            }
+            "DeleteStmt" => {
+                self.kind("DELETE");
+                self.filters_open.push(false);
+            }
+            "IntoClause" if path.last().is_some_and(|step| step.node == "SelectStmt") => {
+                self.kind("CREATE TABLE AS");
+            }
+            "RangeSubselect" | "RangeFunction" | "RangeTableFunc" | "JsonTable" | "CommonTableExpr" => {
+                self.derived_from = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, path: &[Step], value: &str) {
+        let Some((last, before)) = path.split_last() else { return };
+        match (last.node, last.field) {
+            ("RangeVar", "schemaname") if !value.is_empty() => self.schema = Some(value.into()),
+            ("RangeVar", "relname") => self.name = value.into(),
+            ("Alias", "aliasname") => self.row_names.push(value.into()),
+            ("Alias", _) => {}
+            ("CommonTableExpr", "ctename") => self.row_names.push(value.into()),
+            ("String", "sval") => match before.last().map(|step| (step.node, step.field)) {
+                Some(("FuncCall", "funcname")) => {
+                    if let Some(function) = self.functions_open.last_mut() {
+                        if !function.is_empty() {
+                            function.push('.');
+                        }
+                        function.push_str(value);
+                    }
+                }
+                Some(("ColumnRef", "fields")) => self.column = Some(value.into()),
+                Some(("Alias", "colnames")) => self.derived_from = true,
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn present(&mut self, path: &[Step]) {
+        let filter = path.last().is_some_and(|step| {
+            step.field == "where_clause" && matches!(step.node, "UpdateStmt" | "DeleteStmt")
+        });
+        if filter && let Some(open) = self.filters_open.last_mut() {
+            *open = true;
+        }
+    }
+
+    fn leave(&mut self, path: &[Step], node: &'static str) {
+        match node {
+            "RangeVar" => self.relation_ends(path),
+            "FuncCall" => self.function_ends(),
+            "ColumnRef" => self.column_ends(),
+            "UpdateStmt" | "DeleteStmt" => {
+                self.unfiltered |= !self.filters_open.pop().unwrap_or(true);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A relation from the parts of a name, as DROP lists them: `[catalog,] [schema,] name`.
+pub(super) fn relation(parts: &[String]) -> Option<Relation> {
+    let (name, before) = parts.split_last()?;
+    Some(Relation { schema: before.last().map(|part| part.as_str().into()), name: name.to_owned().into_boxed_str() })
+}

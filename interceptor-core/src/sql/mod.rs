@@ -1,0 +1,382 @@
+//! What a PostgreSQL statement does, found by the server's own grammar (libpg_query).
+//!
+//! It owns the way from text to [`Facts`] and to what masking needs to know. It must not know
+//! policy, sessions or bytes on the wire. Whatever it cannot determine it says is incomplete.
+
+mod collect;
+mod copy;
+mod kinds;
+mod walk;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{Node, SelectStmt, SetOperation, VariableSetStmt};
+
+use collect::Collector;
+pub use collect::References;
+pub use copy::{CopyFormat, CopyOut, CopySource};
+
+use crate::command::Facts;
+
+/// Bytes of text that are analysed; a longer one is refused.
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
+
+/// A statement that is kept under a name to be run later: by PREPARE or DECLARE CURSOR.
+#[derive(Debug)]
+pub struct Body {
+    /// What it does when it runs.
+    pub facts: Facts,
+    /// What its results are made of.
+    pub lineage: Lineage,
+}
+
+/// What the columns of a result are made of, as far as the text shows.
+#[derive(Debug, Clone, Default)]
+pub struct Lineage {
+    /// Each output column's own references; `None` where columns cannot be told apart by position.
+    pub columns: Option<Vec<References>>,
+    /// References anywhere in the statement.
+    pub whole: References,
+    /// A FROM clause derives columns, so that a column's name says little.
+    pub derived: bool,
+    /// Names by which a whole row can be referred to.
+    pub row_names: Vec<Box<str>>,
+    /// What is shown is a plan or a status, not rows of a table.
+    pub no_rows: bool,
+    /// Rows come from a statement that was not seen.
+    pub opaque: bool,
+}
+
+/// All that the session needs to know of one text.
+#[derive(Debug, Default)]
+pub struct Analysis {
+    /// What it does.
+    pub facts: Facts,
+    /// Why the gateway itself refuses it, whatever policy says.
+    pub refusal: Option<&'static str>,
+    /// The text may hold a credential: it is recorded without its constants.
+    pub sensitive: bool,
+    /// What its results are made of.
+    pub lineage: Lineage,
+    /// A COPY TO STDOUT.
+    pub copy_out: Option<CopyOut>,
+    /// A COPY FROM STDIN is in it.
+    pub copies_in: bool,
+    /// Statements kept under a name: PREPARE.
+    pub prepares: Vec<(String, Arc<Body>)>,
+    /// Names of prepared statements that it runs: EXECUTE.
+    pub executes: Vec<String>,
+    /// Cursors that it opens.
+    pub declares: Vec<(String, Arc<Body>)>,
+    /// Cursors that it fetches from.
+    pub fetches: Vec<String>,
+    /// Names that may mean something else after it.
+    pub forgets: Vec<Forgotten>,
+}
+
+/// Names of the protocol that SQL can give another meaning, as both share one name space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forgotten {
+    /// One prepared statement: DEALLOCATE.
+    Statement(String),
+    /// Every prepared statement: DEALLOCATE ALL, DISCARD.
+    Statements,
+    /// Every portal: DECLARE, CLOSE, DISCARD.
+    Portals,
+}
+
+/// Why a text was not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnalysisError {
+    /// The server's grammar refuses it: its own words, without the text.
+    #[error("{message}")]
+    Syntax {
+        /// What the grammar says.
+        message: String,
+    },
+    /// Nested deeper than the gateway follows.
+    #[error("the statement nests too deeply for the gateway to understand")]
+    TooDeep,
+    /// Longer than the gateway reads.
+    #[error("the statement has {0} bytes, more than the gateway's limit of {TEXT_BYTES_MAX}")]
+    TooLong(usize),
+}
+
+/// Analyses a text of zero or more statements.
+pub fn analyze(text: &str) -> Result<Analysis, AnalysisError> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(AnalysisError::TooLong(text.len()));
+    }
+    let tree = pg_query::parse(text, 0).map_err(|error| match error {
+        pg_query::Error::Parse(message) if !message.starts_with("stack depth limit") => {
+            AnalysisError::Syntax { message }
+        }
+        _ => AnalysisError::TooDeep,
+    })?;
+    let mut analysis = Analysis::default();
+    let statements = &tree.protobuf.stmts;
+    for statement in statements {
+        if let Some(node) = statement.stmt.as_ref().and_then(|node| node.node.as_ref()) {
+            top_level(node, &mut analysis)?;
+        }
+    }
+    if statements.is_empty() {
+        analysis.facts.kinds.push("EMPTY");
+    }
+    if statements.len() != 1 {
+        // Positions of columns are told apart only where there is one result.
+        analysis.lineage.columns = None;
+    }
+    Ok(analysis)
+}
+
+fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisError> {
+    match node {
+        NodeEnum::PrepareStmt(prepare) => {
+            add_kind(&mut analysis.facts, "PREPARE");
+            analysis.prepares.push((prepare.name.clone(), Arc::new(body(prepare.query.as_deref())?)));
+            return Ok(());
+        }
+        NodeEnum::DeclareCursorStmt(declare) => {
+            let body = Arc::new(body(declare.query.as_deref())?);
+            absorb(&mut analysis.facts, &body.facts);
+            analysis.declares.push((declare.portalname.clone(), body));
+            analysis.forgets.push(Forgotten::Portals);
+        }
+        NodeEnum::ExecuteStmt(execute) => analysis.executes.push(execute.name.clone()),
+        NodeEnum::CreateTableAsStmt(create) => {
+            if let Some(NodeEnum::ExecuteStmt(execute)) = inner(create.query.as_deref()) {
+                analysis.executes.push(execute.name.clone());
+            }
+        }
+        NodeEnum::ExplainStmt(explain) => return explained(explain, analysis),
+        NodeEnum::FetchStmt(fetch) => analysis.fetches.push(fetch.portalname.clone()),
+        NodeEnum::DeallocateStmt(deallocate) if !deallocate.isall => {
+            analysis.forgets.push(Forgotten::Statement(deallocate.name.clone()));
+        }
+        NodeEnum::DeallocateStmt(_) => analysis.forgets.push(Forgotten::Statements),
+        NodeEnum::DiscardStmt(_) => analysis.forgets.extend([Forgotten::Statements, Forgotten::Portals]),
+        NodeEnum::ClosePortalStmt(_) => analysis.forgets.push(Forgotten::Portals),
+        NodeEnum::CopyStmt(statement) => {
+            let stream = !statement.is_program && statement.filename.is_empty();
+            analysis.copies_in |= stream && statement.is_from;
+            if stream && !statement.is_from {
+                analysis.copy_out = Some(copy::copy_out(statement)?);
+            }
+        }
+        NodeEnum::VariableSetStmt(set) => analysis.refusal = analysis.refusal.or_else(|| refused_setting(set)),
+        _ => {}
+    }
+    let body = statement(node)?;
+    absorb(&mut analysis.facts, &body.facts);
+    analysis.sensitive |= is_sensitive(&body.facts);
+    merge_lineage(&mut analysis.lineage, body.lineage);
+    Ok(())
+}
+
+/// EXPLAIN runs nothing, EXPLAIN ANALYZE does; what both show is a plan.
+fn explained(
+    explain: &pg_query::protobuf::ExplainStmt,
+    analysis: &mut Analysis,
+) -> Result<(), AnalysisError> {
+    let runs = explain.options.iter().any(|option| match &option.node {
+        Some(NodeEnum::DefElem(option)) => option.defname == "analyze" && !copy::is_false(option.arg.as_deref()),
+        _ => false,
+    });
+    add_kind(&mut analysis.facts, if runs { "EXPLAIN ANALYZE" } else { "EXPLAIN" });
+    if let Some(NodeEnum::ExecuteStmt(execute)) = inner(explain.query.as_deref()) {
+        analysis.executes.push(execute.name.clone());
+    }
+    let body = body(explain.query.as_deref())?;
+    if runs {
+        absorb(&mut analysis.facts, &body.facts);
+    } else {
+        let mut facts = body.facts;
+        facts.kinds.clear();
+        facts.unfiltered = false;
+        facts.reads.append(&mut facts.writes);
+        absorb(&mut analysis.facts, &facts);
+    }
+    analysis.lineage.no_rows = true;
+    Ok(())
+}
+
+fn inner(node: Option<&Node>) -> Option<&NodeEnum> {
+    node?.node.as_ref()
+}
+
+fn body(node: Option<&Node>) -> Result<Body, AnalysisError> {
+    match inner(node) {
+        Some(node) => statement(node),
+        None => Ok(Body { facts: Facts::default(), lineage: Lineage::default() }),
+    }
+}
+
+/// One statement's facts and lineage, with all that is nested in it.
+fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
+    let mut collector = Collector::new(matches!(node, NodeEnum::CopyStmt(copy) if !copy.is_from));
+    walk::walk(node, &mut collector).map_err(|_| AnalysisError::TooDeep)?;
+    let (kind, incomplete) = kinds::kind(node);
+    let mut facts = Facts { kinds: alloc::vec![kind], incomplete, ..Facts::default() };
+    for nested in &collector.kinds {
+        add_kind(&mut facts, nested);
+    }
+    if let NodeEnum::DropStmt(drop) = node {
+        collector.writes.extend(dropped(drop));
+    }
+    facts.unfiltered = collector.unfiltered;
+    facts.incomplete = facts.incomplete.or_else(|| opaque_function(&collector.references.functions));
+    facts.functions.clone_from(&collector.references.functions);
+    facts.reads = collector.reads;
+    facts.writes = collector.writes;
+    let columns = match node {
+        NodeEnum::SelectStmt(select) => output_columns(select)?,
+        NodeEnum::CopyStmt(copy) => match inner(copy.query.as_deref()) {
+            Some(NodeEnum::SelectStmt(select)) => output_columns(select)?,
+            _ => None,
+        },
+        _ => None,
+    };
+    let lineage = Lineage {
+        columns,
+        whole: collector.references,
+        derived: collector.derived_from,
+        row_names: collector.row_names,
+        no_rows: matches!(node, NodeEnum::VariableShowStmt(_)),
+        opaque: false,
+    };
+    Ok(Body { facts, lineage })
+}
+
+/// Each output column's references, where the target list is plain and has no `*`.
+fn output_columns(select: &SelectStmt) -> Result<Option<Vec<References>>, AnalysisError> {
+    if select.op() != SetOperation::SetopNone || select.target_list.is_empty() {
+        return Ok(None);
+    }
+    let mut columns = Vec::with_capacity(select.target_list.len());
+    for target in &select.target_list {
+        let mut collector = Collector::default();
+        walk::walk(target, &mut collector).map_err(|_| AnalysisError::TooDeep)?;
+        let references = collector.references;
+        // A `*` of its own stands for any number of columns; so does `row.*`.
+        if references.star || !collector.reads.is_empty() {
+            return Ok(None);
+        }
+        columns.push(references);
+    }
+    Ok(Some(columns))
+}
+
+fn dropped(drop: &pg_query::protobuf::DropStmt) -> Vec<crate::command::Relation> {
+    let mut relations = Vec::new();
+    for object in &drop.objects {
+        if let Some(NodeEnum::List(list)) = &object.node {
+            let parts: Vec<String> = list.items.iter().filter_map(copy::string).collect();
+            relations.extend(collect::relation(&parts));
+        }
+    }
+    relations
+}
+
+fn add_kind(facts: &mut Facts, kind: &'static str) {
+    if !facts.kinds.contains(&kind) {
+        facts.kinds.push(kind);
+    }
+}
+
+/// Adds what `other` does to `facts`.
+pub fn absorb(facts: &mut Facts, other: &Facts) {
+    for kind in &other.kinds {
+        add_kind(facts, kind);
+    }
+    for relation in &other.reads {
+        if !facts.reads.contains(relation) {
+            facts.reads.push(relation.clone());
+        }
+    }
+    for relation in &other.writes {
+        if !facts.writes.contains(relation) {
+            facts.writes.push(relation.clone());
+        }
+    }
+    for function in &other.functions {
+        if !facts.functions.contains(function) {
+            facts.functions.push(function.clone());
+        }
+    }
+    facts.unfiltered |= other.unfiltered;
+    facts.incomplete = facts.incomplete.or(other.incomplete);
+}
+
+/// Joins the lineage of one more statement, keeping positions only for the first.
+pub fn merge_lineage(lineage: &mut Lineage, other: Lineage) {
+    lineage.columns = other.columns;
+    lineage.whole.columns.extend(other.whole.columns);
+    lineage.whole.functions.extend(other.whole.functions);
+    lineage.whole.star |= other.whole.star;
+    lineage.row_names.extend(other.row_names);
+    lineage.derived |= other.derived;
+    lineage.no_rows |= other.no_rows;
+    lineage.opaque |= other.opaque;
+}
+
+/// Built-in functions that run SQL given as text, or reach files, other servers or other
+/// sessions: what they do is not in the statement.
+const OPAQUE_FUNCTIONS: &[&str] = &[
+    "query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "cursor_to_xml",
+    "cursor_to_xmlschema", "table_to_xml", "table_to_xml_and_xmlschema", "schema_to_xml",
+    "schema_to_xml_and_xmlschema", "database_to_xml", "database_to_xml_and_xmlschema",
+    "ts_stat", "ts_rewrite", "lo_import", "lo_export", "lo_get", "lo_put", "loread", "lowrite",
+    "lo_from_bytea", "pg_read_file", "pg_read_binary_file", "pg_ls_dir", "pg_stat_file",
+    "pg_file_write", "pg_execute_server_program", "pg_reload_conf", "pg_rotate_logfile",
+    "pg_logical_slot_get_changes", "pg_logical_slot_peek_changes",
+    "pg_logical_slot_get_binary_changes", "pg_logical_slot_peek_binary_changes",
+    "pg_create_logical_replication_slot", "pg_create_physical_replication_slot",
+];
+
+const OPAQUE: &str = "it calls a function that runs SQL or reaches data which the gateway cannot see";
+
+fn opaque_function(functions: &[String]) -> Option<&'static str> {
+    let opaque = functions.iter().any(|function| {
+        let name = function.rsplit('.').next().unwrap_or(function);
+        OPAQUE_FUNCTIONS.contains(&name) || name.starts_with("dblink")
+    });
+    opaque.then_some(OPAQUE)
+}
+
+/// Kinds whose texts carry passwords or connection strings.
+fn is_sensitive(facts: &Facts) -> bool {
+    const SENSITIVE: &[&str] = &[
+        "CREATE ROLE", "ALTER ROLE", "CREATE SUBSCRIPTION", "ALTER SUBSCRIPTION", "CREATE OTHER",
+        "ALTER OTHER", "DO",
+    ];
+    facts.kinds.iter().any(|kind| SENSITIVE.contains(kind))
+        || facts.functions.iter().any(|function| function.contains("dblink") || function.contains("crypt"))
+}
+
+/// Settings that change how the server reads the very next text, before the gateway can know.
+fn refused_setting(set: &VariableSetStmt) -> Option<&'static str> {
+    let value = set.args.first().and_then(copy::string).unwrap_or_default().to_ascii_lowercase();
+    let set_to_value = !set.args.is_empty();
+    match set.name.as_str() {
+        "client_encoding" if set_to_value && !["utf8", "utf-8", "unicode", "sql_ascii"].contains(&value.as_str()) => {
+            Some("the gateway reads statements in UTF-8 only: keep client_encoding at UTF8")
+        }
+        "standard_conforming_strings" if set_to_value && !["on", "true", "yes", "1"].contains(&value.as_str()) => {
+            Some("the gateway reads statements with standard_conforming_strings on only: keep it on")
+        }
+        _ => None,
+    }
+}
+
+/// The text without its constants, for statements that may hold a credential.
+pub fn without_constants(text: &str) -> Option<String> {
+    pg_query::normalize(text).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! What a client may send before anything else.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::wire::{DecodeError, Reader};
+
+/// PostgreSQL's own limit on a startup packet, in bytes (`MAX_STARTUP_PACKET_LENGTH`).
+pub const STARTUP_BYTES_MAX: usize = 10_000;
+
+const CANCEL_REQUEST: u32 = 80_877_102;
+const SSL_REQUEST: u32 = 80_877_103;
+const GSSENC_REQUEST: u32 = 80_877_104;
+
+/// The secret that lets a client cancel its session's command: the process id and the key that
+/// BackendKeyData carried. Never printed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CancelKey {
+    /// The backend's process id.
+    pub process_id: u32,
+    /// 4 bytes in protocol 3.0, up to 256 in 3.2.
+    pub secret: Vec<u8>,
+}
+
+/// A first packet.
+pub enum FirstPacket {
+    /// The client asks for TLS.
+    SslRequest,
+    /// The client asks for GSSAPI encryption.
+    GssEncRequest,
+    /// This connection only cancels another one's command.
+    CancelRequest(CancelKey),
+    /// The client starts a session.
+    Startup(Startup),
+}
+
+/// A StartupMessage.
+#[derive(Default)]
+pub struct Startup {
+    /// Minor version: 0 for 3.0, 2 for 3.2.
+    pub minor: u16,
+    /// `user`.
+    pub user: String,
+    /// `database`; the user's name where none is given, as the server does.
+    pub database: String,
+    /// `application_name`, or empty.
+    pub application: String,
+    /// `replication` is present and not `false`.
+    pub replication: bool,
+}
+
+/// Why a first packet was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StartupError {
+    /// The length field is out of range.
+    #[error("the startup packet's length of {0} is outside 8 to {STARTUP_BYTES_MAX}")]
+    Length(i32),
+    /// Another major version.
+    #[error("protocol version {major}.{minor} is not supported: only 3.x is")]
+    Version {
+        /// Major version.
+        major: u16,
+        /// Minor version.
+        minor: u16,
+    },
+    /// A field could not be read.
+    #[error("the startup packet is malformed: {0}")]
+    Malformed(#[from] DecodeError),
+    /// A parameter is not UTF-8.
+    #[error("startup parameter `{0}` is not UTF-8")]
+    Encoding(&'static str),
+    /// No user name.
+    #[error("the startup packet names no user")]
+    NoUser,
+    /// The same parameter twice: which one the server takes is not ours to guess.
+    #[error("startup parameter `{0}` is given twice")]
+    Repeated(&'static str),
+}
+
+/// The size of the packet at the start of `buffer`; `None` until its length is there.
+pub fn packet_size(buffer: &[u8]) -> Result<Option<usize>, StartupError> {
+    let Some(length) = buffer.first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = i32::from_be_bytes(*length);
+    match usize::try_from(length) {
+        Ok(size) if (8..=STARTUP_BYTES_MAX).contains(&size) => Ok(Some(size)),
+        _ => Err(StartupError::Length(length)),
+    }
+}
+
+/// Decodes a whole first packet.
+pub fn decode(packet: &[u8]) -> Result<FirstPacket, StartupError> {
+    let mut reader = Reader::new(packet);
+    reader.u32()?;
+    let code = reader.u32()?;
+    match code {
+        SSL_REQUEST => reader.finish().map(|()| FirstPacket::SslRequest).map_err(Into::into),
+        GSSENC_REQUEST => reader.finish().map(|()| FirstPacket::GssEncRequest).map_err(Into::into),
+        CANCEL_REQUEST => cancel_request(reader),
+        version => startup_message(version, reader).map(FirstPacket::Startup),
+    }
+}
+
+fn cancel_request(mut reader: Reader<'_>) -> Result<FirstPacket, StartupError> {
+    let process_id = reader.u32()?;
+    let secret = reader.rest();
+    if !(4..=256).contains(&secret.len()) {
+        return Err(DecodeError::Unknown("cancel key").into());
+    }
+    Ok(FirstPacket::CancelRequest(CancelKey { process_id, secret: secret.to_vec() }))
+}
+
+fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, StartupError> {
+    let (major, minor) = ((version >> 16) as u16, (version & 0xffff) as u16);
+    if major != 3 {
+        return Err(StartupError::Version { major, minor });
+    }
+    let mut startup = Startup { minor, ..Startup::default() };
+    let (mut user, mut database, mut application, mut replication) = (None, None, None, None);
+    loop {
+        let name = reader.cstr()?;
+        if name.is_empty() {
+            break;
+        }
+        let value = reader.cstr()?;
+        match name {
+            b"user" => set(&mut user, "user", value)?,
+            b"database" => set(&mut database, "database", value)?,
+            b"application_name" => set(&mut application, "application_name", value)?,
+            b"replication" => set(&mut replication, "replication", value)?,
+            _ => {}
+        }
+    }
+    reader.finish()?;
+    startup.user = user.filter(|name: &String| !name.is_empty()).ok_or(StartupError::NoUser)?;
+    startup.database =
+        database.filter(|name: &String| !name.is_empty()).unwrap_or_else(|| startup.user.clone());
+    startup.application = application.unwrap_or_default();
+    let off = ["false", "off", "no", "0"];
+    startup.replication = replication.is_some_and(|value: String| !off.contains(&value.as_str()));
+    Ok(startup)
+}
+
+fn set(slot: &mut Option<String>, name: &'static str, value: &[u8]) -> Result<(), StartupError> {
+    if slot.is_some() {
+        return Err(StartupError::Repeated(name));
+    }
+    let text = core::str::from_utf8(value).map_err(|_| StartupError::Encoding(name))?;
+    *slot = Some(String::from(text));
+    Ok(())
+}
+
+/// A CancelRequest for `key`, to be sent on a connection of its own.
+pub fn encode_cancel(key: &CancelKey) -> Vec<u8> {
+    let size = 12 + key.secret.len();
+    let mut packet = Vec::with_capacity(size);
+    packet.extend_from_slice(&(size as u32).to_be_bytes());
+    packet.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
+    packet.extend_from_slice(&key.process_id.to_be_bytes());
+    packet.extend_from_slice(&key.secret);
+    packet
+}

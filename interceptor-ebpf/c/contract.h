@@ -1,0 +1,95 @@
+/* The contract with user space and the Rust programs. Mirrors interceptor-common/src/lib.rs by hand:
+ * change both. Addresses are 16 bytes in network order, IPv4 mapped; ports are in host order. */
+#ifndef INTERCEPTOR_CONTRACT_H
+#define INTERCEPTOR_CONTRACT_H
+
+#include <linux/types.h>
+
+#define TARGETS_MAX 16384
+#define PORTS_MAX 65536
+#define IDENTITIES_MAX 65536
+#define FLOWS_MAX 65536
+
+struct prefix_key {
+	__u32 bits;
+	__u8 address[16];
+};
+_Static_assert(sizeof(struct prefix_key) == 20, "prefix_key");
+
+struct port_key {
+	__u32 rule_set;
+	__u16 port;
+	__u8 protocol;
+	__u8 reserved;
+};
+_Static_assert(sizeof(struct port_key) == 8, "port_key");
+
+struct config {
+	__u64 proxy_cgroup;
+	__u32 mark_local;
+	__u32 mark_transit;
+	__u32 mark_mask;
+	__u32 route_table;
+	__u32 rule_priority;
+	__u16 listen_port;
+	__u16 reserved;
+};
+_Static_assert(sizeof(struct config) == 32, "config");
+
+struct tuple_key {
+	__u64 netns_cookie;
+	__u8 client[16];
+	__u8 target[16];
+	__u16 client_port;
+	__u16 target_port;
+	__u32 reserved;
+};
+_Static_assert(sizeof(struct tuple_key) == 48, "tuple_key");
+
+struct identity {
+	__u64 netns_cookie;
+	__u64 cgroup;
+	__u64 connected_boot_ns;
+	__u32 uid;
+	__u32 gid;
+	__u32 tgid;
+	__u32 tid;
+	__u8 destination[16];
+	__u8 comm[16];
+	__u16 destination_port;
+	__u8 reserved[6];
+};
+_Static_assert(sizeof(struct identity) == 80, "identity");
+
+struct flow_key {
+	__u8 source[16];
+	__u8 destination[16];
+	__u16 source_port;
+	__u16 destination_port;
+};
+_Static_assert(sizeof(struct flow_key) == 36, "flow_key");
+
+enum verdict {
+	CONNECT_STEERED,
+	CONNECT_EXEMPT,
+	CONNECT_NO_LISTENER,
+	CONNECT_UDP,
+	CONNECT_DEVICE,
+	CONNECT_ERROR,
+	SENDMSG_UDP,
+	MARK_REFUSED,
+	BIND_REFUSED,
+	INGRESS_LISTENER,
+	INGRESS_ESTABLISHED,
+	INGRESS_NO_LISTENER,
+	INGRESS_OPAQUE,
+	INGRESS_UDP,
+	INGRESS_RESET,
+	INGRESS_ERROR,
+	EGRESS_PROXY,
+	EGRESS_CLOSING,
+	EGRESS_DROPPED,
+	VERDICTS
+};
+
+#endif

@@ -1,0 +1,76 @@
+//! The maps that these programs share with `c/guard.bpf.c`, which creates and pins them, and the
+//! questions that all programs ask of them.
+//!
+//! Sizes here are for the record: the loader replaces each map by the pinned one of the same name.
+
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
+use interceptor_common::{
+    Config, IDENTITIES_MAX, Identity, PORTS_MAX, PROTOCOL_TCP, PortKey, TARGETS_MAX,
+    TupleKey, VERDICTS, Verdict,
+};
+
+#[map(name = "targets")]
+static TARGETS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(TARGETS_MAX, 0);
+
+#[map(name = "ports")]
+static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(PORTS_MAX, 0);
+
+#[map(name = "config")]
+static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+#[map(name = "verdicts")]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(VERDICTS, 0);
+
+#[map(name = "listener")]
+static LISTENER: SockMap = SockMap::with_max_entries(1, 0);
+
+#[map(name = "identities")]
+pub(crate) static IDENTITIES: LruHashMap<u64, Identity> =
+    LruHashMap::with_max_entries(IDENTITIES_MAX, 0);
+
+#[map(name = "tuples")]
+pub(crate) static TUPLES: LruHashMap<TupleKey, u64> = LruHashMap::with_max_entries(IDENTITIES_MAX, 0);
+
+#[btf_map(name = "exempt")]
+pub(crate) static EXEMPT: SkStorage<u32> = SkStorage::new();
+
+pub(crate) fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+pub(crate) fn count(verdict: Verdict) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(verdict as u32) {
+        // SAFETY: the map is per CPU and a program is not preempted by itself.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Whether the address and port are a target's.
+pub(crate) fn is_target(address: [u8; 16], port: u16) -> bool {
+    let Some(&rule_set) = TARGETS.get(Key::new(128, address)) else {
+        return false;
+    };
+    let key = PortKey { rule_set, port, protocol: PROTOCOL_TCP, reserved: 0 };
+    // SAFETY: the value is not read, only its presence.
+    unsafe { PORTS.get(&key) }.is_some()
+}
+
+/// Whether a proxy listens: the kernel empties the slot when the socket closes.
+pub(crate) fn has_listener() -> bool {
+    let zero = 0_u32;
+    // SAFETY: `SockMap` is transparent over the map's definition, which is what the helper takes, and
+    // aya has no call for it. The verifier demands the release of what was found.
+    unsafe {
+        let map = core::ptr::from_ref(&LISTENER).cast_mut().cast();
+        let socket = bpf_map_lookup_elem(map, core::ptr::from_ref(&zero).cast());
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket);
+    }
+    true
+}

@@ -1,0 +1,109 @@
+//! The nft table that holds without eBPF: a target-bound packet that is not the proxy's is rejected.
+//!
+//! It is also what tells a routed client that the gateway is down: ingress leaves its packets alone
+//! then, and the forward chain answers with a reset.
+
+use std::collections::BTreeSet;
+
+use interceptor_common::Config;
+use ipnet::IpNet;
+
+use super::KernelError;
+use super::cgroup::Cgroup;
+use super::target::Targets;
+use super::tool::Tool;
+
+const TABLE: &str = "inet interceptor";
+
+/// Replaces the table in one transaction.
+pub(super) fn set(config: &Config, cgroup: &Cgroup, targets: &Targets) -> Result<(), KernelError> {
+    Tool::Nft.run(&["-f", "-"], &ruleset(config, cgroup.nft_match()?, targets)).map(drop)
+}
+
+/// Removes the table, if it is there.
+pub(super) fn remove() -> Result<(), KernelError> {
+    // Declared first, so that deleting it does not fail.
+    Tool::Nft.run(&["-f", "-"], &format!("table {TABLE} {{}}\ndelete table {TABLE}\n")).map(drop)
+}
+
+pub(super) fn is_present() -> Result<bool, KernelError> {
+    let output = Tool::Nft.run(&["list", "tables"], "")?;
+    Ok(String::from_utf8_lossy(&output).lines().any(|line| line.trim() == format!("table {TABLE}")))
+}
+
+fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets) -> String {
+    let Config { mark_local, mark_mask, listen_port, .. } = config;
+    let (v4, v6): (BTreeSet<_>, BTreeSet<_>) =
+        targets.outermost.iter().partition(|(network, _)| matches!(network, IpNet::V4(_)));
+    let (v4, v6) = (elements(&v4), elements(&v6));
+    // In `leave`, the resets and empty acknowledgements are those that the kernel sends for a closed
+    // connection of the proxy, without its socket: 5 and 8 words of TCP header, and nothing else.
+    // The eBPF guard knows which connections were the proxy's.
+    format!(
+        r#"table {TABLE} {{}}
+delete table {TABLE}
+table {TABLE} {{
+	set targets4 {{
+		type ipv4_addr . inet_service
+		flags interval
+		{v4}
+	}}
+	set targets6 {{
+		type ipv6_addr . inet_service
+		flags interval
+		{v6}
+	}}
+	chain refuse {{
+		meta l4proto tcp reject with tcp reset
+		reject with icmpx type admin-prohibited
+	}}
+	chain leave {{
+		oifname "lo" meta mark & {mark_mask:#x} == {mark_local:#x} accept
+		socket cgroupv2 level {level} "{cgroup}" accept
+		tcp flags & (syn | fin | rst) == rst accept
+		meta nfproto ipv4 tcp flags == ack tcp doff . meta length {{ 5 . 40, 8 . 52 }} accept
+		meta nfproto ipv6 tcp flags == ack tcp doff . meta length {{ 5 . 60, 8 . 72 }} accept
+		goto refuse
+	}}
+	chain output {{
+		type filter hook output priority filter; policy accept;
+		meta l4proto {{ tcp, udp }} ip daddr . th dport @targets4 goto leave
+		meta l4proto {{ tcp, udp }} ip6 daddr . th dport @targets6 goto leave
+	}}
+	chain forward {{
+		type filter hook forward priority filter; policy accept;
+		meta l4proto {{ tcp, udp }} ip daddr . th dport @targets4 goto refuse
+		meta l4proto {{ tcp, udp }} ip6 daddr . th dport @targets6 goto refuse
+	}}
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		tcp dport {listen_port} tcp flags & (syn | ack) == syn reject with tcp reset
+	}}
+}}
+"#
+    )
+}
+
+fn elements(targets: &BTreeSet<&(IpNet, u16)>) -> String {
+    if targets.is_empty() {
+        return String::new();
+    }
+    let list: Vec<String> = targets.iter().map(|(network, port)| format!("{network} . {port}")).collect();
+    format!("elements = {{ {} }}", list.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::TargetRoute;
+
+    #[test]
+    fn a_set_without_elements_has_no_elements_line() {
+        let route = TargetRoute { network: "10.0.0.0/8".parse().unwrap(), port: 5432, target: 0 };
+        let targets = Targets::compile(&[route]).unwrap();
+        let config = bytemuck::Zeroable::zeroed();
+        let text = ruleset(&config, (1, "unified/x".into()), &targets);
+        assert_eq!(text.matches("elements = ").count(), 1);
+        assert!(text.contains("elements = { 10.0.0.0/8 . 5432 }"));
+    }
+}

@@ -1,0 +1,177 @@
+//! Attaching programs by pinned links, which outlive the proxy.
+//!
+//! Where a link is pinned already, its program is exchanged in place (`BPF_LINK_UPDATE`), so that a
+//! restart or an upgrade has no moment without enforcement.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::Link;
+use libbpf_rs::libbpf_sys::{
+    BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_BIND, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_BIND,
+    BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS, BPF_CGROUP_UDP4_SENDMSG,
+    BPF_CGROUP_UDP6_SENDMSG, BPF_F_BEFORE, BPF_TCX_EGRESS, BPF_TCX_INGRESS, bpf_attach_type, bpf_link_create,
+    bpf_link_create_opts, bpf_link_update, bpf_obj_pin,
+};
+use libbpf_rs::query::LinkTypeInfo;
+
+use super::KernelError;
+use super::cgroup::Cgroup;
+use super::device::{Device, Framing};
+use super::object::Programs;
+
+/// The cgroup programs by name, in the order in which they are attached: a socket of the proxy must
+/// be known before `connect` asks.
+const CGROUP_PROGRAMS: [(&str, bpf_attach_type); 9] = [
+    ("sock_create", BPF_CGROUP_INET_SOCK_CREATE),
+    ("tcp_connect", BPF_CGROUP_SOCK_OPS),
+    ("connect4", BPF_CGROUP_INET4_CONNECT),
+    ("connect6", BPF_CGROUP_INET6_CONNECT),
+    ("sendmsg4", BPF_CGROUP_UDP4_SENDMSG),
+    ("sendmsg6", BPF_CGROUP_UDP6_SENDMSG),
+    ("bind4", BPF_CGROUP_INET4_BIND),
+    ("bind6", BPF_CGROUP_INET6_BIND),
+    ("setsockopt", BPF_CGROUP_SETSOCKOPT),
+];
+
+/// Directory of the link pins below the pin directory.
+pub(super) fn directory(bpffs: &Path) -> PathBuf {
+    bpffs.join("links")
+}
+
+/// What a program is attached to.
+enum Place<'a> {
+    Cgroup { descriptor: BorrowedFd<'a>, id: u64 },
+    Device { index: u32 },
+}
+
+/// Attaches everything: the cgroup programs, then ingress, then the guard.
+pub(super) fn attach(bpffs: &Path, programs: &Programs, cgroup: &Cgroup, devices: &[Device]) -> Result<(), KernelError> {
+    let directory = directory(bpffs);
+    fs::create_dir_all(&directory).map_err(KernelError::file("create", &directory))?;
+    let opened = fs::File::open(&cgroup.attach).map_err(KernelError::file("open", &cgroup.attach))?;
+    let id = Cgroup::id(&cgroup.attach)?;
+    for (name, attach_type) in CGROUP_PROGRAMS {
+        let place = Place::Cgroup { descriptor: opened.as_fd(), id };
+        let shown = cgroup.attach.display().to_string();
+        attach_one(programs, name, attach_type, &place, &shown, &directory.join(name))?;
+    }
+    for device in devices {
+        attach_device(programs, device, &directory)?;
+    }
+    remove_gone(&directory)
+}
+
+fn attach_device(programs: &Programs, device: &Device, directory: &Path) -> Result<(), KernelError> {
+    let (ingress, egress) = match device.framing {
+        Framing::Ether => ("ingress_ether", "egress_ether"),
+        Framing::Ip => ("ingress_ip", "egress_ip"),
+        Framing::Loopback => ("ingress_lo", "egress_lo"),
+    };
+    for (name, attach_type, direction) in [(ingress, BPF_TCX_INGRESS, "ingress"), (egress, BPF_TCX_EGRESS, "egress")] {
+        // A frame that a bridge passes on must not carry a socket of this host; what the bridge
+        // itself receives comes by the bridge's device.
+        if device.is_member && direction == "ingress" {
+            continue;
+        }
+        // By index: a name can change, and bpffs allows no dots, which names may have.
+        let pin = directory.join(format!("{direction}_{}", device.index));
+        let place = Place::Device { index: device.index };
+        attach_one(programs, name, attach_type, &place, &device.name, &pin)?;
+    }
+    Ok(())
+}
+
+fn attach_one(
+    programs: &Programs,
+    name: &str,
+    attach_type: bpf_attach_type,
+    place: &Place<'_>,
+    shown: &str,
+    pin: &Path,
+) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Attach { program: name.into(), place: shown.into(), source };
+    let program = programs.descriptors.get(name).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    match pinned_at(pin, place)? {
+        Some(link) => update(&link, program).map_err(failed),
+        None => {
+            // The new link works before the old pin goes.
+            let link = create(program, attach_type, place).map_err(failed)?;
+            remove_pin(pin)?;
+            pin_link(&link, pin).map_err(KernelError::file("pin a link at", pin))
+        }
+    }
+}
+
+/// The pinned link, if it is still attached to this place: a device or cgroup that was made anew has
+/// another id, and a link whose device is gone has none.
+fn pinned_at(pin: &Path, place: &Place<'_>) -> Result<Option<Link>, KernelError> {
+    if !pin.exists() {
+        return Ok(None);
+    }
+    let stale = |error: libbpf_rs::Error| KernelError::StalePins { path: pin.into(), detail: error.to_string() };
+    let link = Link::open(pin).map_err(stale)?;
+    let is_same = match (link.info().map_err(stale)?.info, place) {
+        (LinkTypeInfo::Cgroup(info), Place::Cgroup { id, .. }) => info.cgroup_id == *id,
+        (LinkTypeInfo::Tcx(info), Place::Device { index }) => info.ifindex == *index,
+        _ => false,
+    };
+    Ok(is_same.then_some(link))
+}
+
+/// Links of devices that are gone hold nothing; their pins only mislead whoever looks.
+fn remove_gone(directory: &Path) -> Result<(), KernelError> {
+    for entry in fs::read_dir(directory).map_err(KernelError::file("read", directory))?.flatten() {
+        let info = Link::open(entry.path()).and_then(|link| link.info());
+        if info.is_ok_and(|info| matches!(info.info, LinkTypeInfo::Tcx(tcx) if tcx.ifindex == 0)) {
+            remove_pin(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_pin(pin: &Path) -> Result<(), KernelError> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::file("remove", pin)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn create(program: &OwnedFd, attach_type: bpf_attach_type, place: &Place<'_>) -> io::Result<OwnedFd> {
+    let mut options = bpf_link_create_opts { sz: size_of::<bpf_link_create_opts>() as u64, ..Default::default() };
+    let target = match place {
+        Place::Cgroup { descriptor, .. } => descriptor.as_raw_fd(),
+        Place::Device { index } => {
+            // First in line: an earlier program that says OK would end the chain.
+            options.flags = BPF_F_BEFORE;
+            i32::try_from(*index).map_err(io::Error::other)?
+        }
+    };
+    // SAFETY: both descriptors are open and the options live until the call returns.
+    let link = unsafe { bpf_link_create(program.as_raw_fd(), target, attach_type, &raw const options) };
+    if link < 0 {
+        return Err(io::Error::from_raw_os_error(-link));
+    }
+    // SAFETY: the call returned a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+fn update(link: &Link, program: &OwnedFd) -> io::Result<()> {
+    // SAFETY: both descriptors are open; no options means that any old program is replaced.
+    check(unsafe { bpf_link_update(link.as_fd().as_raw_fd(), program.as_raw_fd(), std::ptr::null()) })
+}
+
+fn pin_link(link: &OwnedFd, pin: &Path) -> io::Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    // SAFETY: the descriptor is open and the path ends in a zero byte.
+    check(unsafe { bpf_obj_pin(link.as_raw_fd(), path.as_ptr()) })
+}
+
+/// libbpf returns the negative error number.
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+}

@@ -1,0 +1,58 @@
+//! The proxy's listening socket: transparent, so that an accepted connection's own address is the
+//! address that the client asked for.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{KernelError, routing};
+
+/// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Opens the socket: for both families, or for IPv4 where the kernel has no IPv6.
+pub(super) fn open(port: u16) -> Result<TcpListener, KernelError> {
+    let failed = |source| KernelError::Listener { source };
+    let is_dual = routing::has_ipv6();
+    let domain = if is_dual { Domain::IPV6 } else { Domain::IPV4 };
+    let address: SocketAddr =
+        if is_dual { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP)).map_err(failed)?;
+    if is_dual {
+        socket.set_only_v6(false).map_err(failed)?;
+        socket.set_ip_transparent_v6(true).map_err(failed)?;
+    }
+    socket.set_ip_transparent_v4(true).map_err(failed)?;
+    // Connections of a predecessor in TIME_WAIT must not keep it from starting.
+    socket.set_reuse_address(true).map_err(failed)?;
+    socket
+        .bind(&address.into())
+        .and_then(|()| socket.listen(BACKLOG))
+        .map_err(|source| match source.kind() {
+            ErrorKind::AddrInUse => KernelError::PortTaken { port },
+            _ => KernelError::Listener { source },
+        })?;
+    Ok(socket.into())
+}
+
+/// The cookie of the network namespace that a socket is in.
+pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, KernelError> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the value has the length that is given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(KernelError::Listener { source: std::io::Error::last_os_error() }) }
+}
+
+/// From asm-generic/socket.h; Linux 5.14.
+const SO_NETNS_COOKIE: i32 = 71;

@@ -1,0 +1,148 @@
+//! The pinned maps, with their types. The definitions are in `interceptor-ebpf/c/guard.bpf.c`.
+
+use std::marker::PhantomData;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use bytemuck::Pod;
+use interceptor_common::{Config, Identity, PortKey, PrefixKey, TupleKey, Verdict};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
+
+use super::KernelError;
+use super::target::Targets;
+
+/// Directory of the map pins below the pin directory.
+pub(super) fn directory(bpffs: &Path) -> PathBuf {
+    bpffs.join("maps")
+}
+
+/// A pinned map whose key and value types are known.
+#[derive(Debug)]
+pub(super) struct PinnedMap<K, V> {
+    handle: MapHandle,
+    name: &'static str,
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Pod, V: Pod> PinnedMap<K, V> {
+    fn open(bpffs: &Path, name: &'static str) -> Result<Self, KernelError> {
+        let handle = MapHandle::from_pinned_path(directory(bpffs).join(name)).map_err(failed("open", name))?;
+        let sizes_fit = handle.key_size() as usize == size_of::<K>() && handle.value_size() as usize == size_of::<V>();
+        if !sizes_fit {
+            let detail = format!("the map `{name}` has other sizes");
+            return Err(KernelError::StalePins { path: bpffs.into(), detail });
+        }
+        Ok(Self { handle, name, types: PhantomData })
+    }
+
+    pub(super) fn lookup(&self, key: &K) -> Result<Option<V>, KernelError> {
+        let bytes = self.handle.lookup(bytemuck::bytes_of(key), MapFlags::ANY).map_err(failed("read", self.name))?;
+        Ok(bytes.and_then(|bytes| bytemuck::try_pod_read_unaligned(&bytes).ok()))
+    }
+
+    fn insert(&self, key: &K, value: &V) -> Result<(), KernelError> {
+        self.handle
+            .update(bytemuck::bytes_of(key), bytemuck::bytes_of(value), MapFlags::ANY)
+            .map_err(failed("write", self.name))
+    }
+
+    fn remove(&self, key: &K) -> Result<(), KernelError> {
+        self.handle.delete(bytemuck::bytes_of(key)).map_err(failed("write", self.name))
+    }
+
+    fn keys(&self) -> Vec<K> {
+        self.handle.keys().filter_map(|key| bytemuck::try_pod_read_unaligned(&key).ok()).collect()
+    }
+}
+
+fn failed(action: &'static str, map: &'static str) -> impl FnOnce(libbpf_rs::Error) -> KernelError {
+    move |error| KernelError::Map { action, map, detail: error.to_string() }
+}
+
+/// The maps that user space reads or writes.
+#[derive(Debug)]
+pub(super) struct Maps {
+    targets: PinnedMap<PrefixKey, u32>,
+    ports: PinnedMap<PortKey, u32>,
+    config: PinnedMap<u32, Config>,
+    listener: PinnedMap<u32, u64>,
+    pub(super) identities: PinnedMap<u64, Identity>,
+    pub(super) tuples: PinnedMap<TupleKey, u64>,
+    verdicts: PinnedMap<u32, u64>,
+}
+
+impl Maps {
+    pub(super) fn open(bpffs: &Path) -> Result<Self, KernelError> {
+        Ok(Self {
+            targets: PinnedMap::open(bpffs, "targets")?,
+            ports: PinnedMap::open(bpffs, "ports")?,
+            config: PinnedMap::open(bpffs, "config")?,
+            listener: PinnedMap::open(bpffs, "listener")?,
+            identities: PinnedMap::open(bpffs, "identities")?,
+            tuples: PinnedMap::open(bpffs, "tuples")?,
+            verdicts: PinnedMap::open(bpffs, "verdicts")?,
+        })
+    }
+
+    pub(super) fn config(&self) -> Result<Config, KernelError> {
+        let zeroed = bytemuck::Zeroable::zeroed();
+        Ok(self.config.lookup(&0)?.unwrap_or(zeroed))
+    }
+
+    pub(super) fn set_config(&self, config: &Config) -> Result<(), KernelError> {
+        self.config.insert(&0, config)
+    }
+
+    /// Puts the listening socket where the programs find it: from now on connections are carried.
+    pub(super) fn set_listener(&self, listener: &TcpListener) -> Result<(), KernelError> {
+        // The descriptor is not negative, so nothing is lost.
+        self.listener.insert(&0, &u64::from(listener.as_raw_fd().unsigned_abs()))
+    }
+
+    /// Whether a proxy listens: the kernel empties the slot when the socket closes.
+    pub(super) fn has_listener(&self) -> bool {
+        self.listener.lookup(&0).is_ok_and(|cookie| cookie.is_some())
+    }
+
+    pub(super) fn target_prefixes(&self) -> usize {
+        self.targets.keys().len()
+    }
+
+    /// Replaces the targets. There is no moment in which an address that was and stays a target is
+    /// none: the new rule sets are written first, then each prefix changes over, then the old go.
+    pub(super) fn set_targets(&self, targets: &Targets) -> Result<(), KernelError> {
+        let old_ports = self.ports.keys();
+        let old_prefixes = self.targets.keys();
+        let base = old_ports.iter().map(|key| key.rule_set).max().map_or(0, |last| last.wrapping_add(1));
+        for (key, target) in targets.port_entries(base) {
+            self.ports.insert(&key, &target)?;
+        }
+        let mut kept = std::collections::HashSet::new();
+        for (key, rule_set) in targets.prefix_entries(base) {
+            self.targets.insert(&key, &rule_set)?;
+            kept.insert((key.bits, key.address));
+        }
+        for key in old_prefixes.iter().filter(|key| !kept.contains(&(key.bits, key.address))) {
+            self.targets.remove(key)?;
+        }
+        for key in &old_ports {
+            self.ports.remove(key)?;
+        }
+        Ok(())
+    }
+
+    /// How often each verdict was given, since the first attachment.
+    pub(super) fn verdicts(&self) -> Result<Vec<(Verdict, u64)>, KernelError> {
+        let map = &self.verdicts;
+        Verdict::ALL
+            .iter()
+            .map(|verdict| {
+                let key = (*verdict as u32).to_ne_bytes();
+                let per_cpu = map.handle.lookup_percpu(&key, MapFlags::ANY).map_err(failed("read", map.name))?;
+                let counts = per_cpu.into_iter().flatten().filter_map(|bytes| bytes.try_into().ok().map(u64::from_ne_bytes));
+                Ok((*verdict, counts.sum()))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,296 @@
+//! The kernel plane: it brings target-bound connections to the proxy, and nothing past it.
+//!
+//! Owns the eBPF programs and their pins, the proxy's cgroup, the rules, routes and nft table, and
+//! the listening socket. All of it outlives the process: a gateway that dies refuses, it does not
+//! open. Must not know what a policy or a protocol is; a target is addresses, a port and a number.
+//!
+//! The way of a connection: a local `connect` is marked and routed to `lo`; a routed packet is marked
+//! where it enters. Both meet a tcx program that hands them to the listening socket, whose accepted
+//! connections carry the original destination as their own address. The proxy's sockets are known by
+//! the cgroup that made them, which nobody but root can enter.
+
+mod backstop;
+mod bpffs;
+mod cgroup;
+mod detach;
+mod device;
+mod error;
+mod link;
+mod listener;
+mod maps;
+mod object;
+mod routing;
+mod status;
+mod target;
+mod tool;
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use aya_log::EbpfLogger;
+use interceptor_common::{Config, TupleKey, Verdict, address_bytes, address_from_bytes};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::identify::KernelIdentity;
+use cgroup::Cgroup;
+pub(crate) use cgroup::mount_point as cgroup_mount_point;
+pub use detach::detach;
+pub use error::KernelError;
+use maps::Maps;
+pub use status::{LinkStatus, Status, VerdictStatus, status};
+pub use target::TargetRoute;
+use target::Targets;
+
+/// Where the pins are unless told otherwise.
+pub const BPFFS_DEFAULT: &str = "/sys/fs/bpf/interceptor";
+/// The port that the proxy listens on unless told otherwise.
+pub const LISTEN_PORT_DEFAULT: u16 = 15001;
+
+/// The numbers that marked packets are routed by.
+///
+/// The marks avoid the bits of kube-proxy (0x4000, 0x8000), Tailscale (0xff0000) and Cilium (0x0f00).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steering {
+    /// Mark of this host's packets.
+    pub mark_local: u32,
+    /// Mark of packets that a device received.
+    pub mark_transit: u32,
+    /// The bits of both.
+    pub mark_mask: u32,
+    /// The routing table.
+    pub route_table: u32,
+    /// The priority of the rules.
+    pub rule_priority: u32,
+}
+
+impl Default for Steering {
+    fn default() -> Self {
+        Self {
+            mark_local: 0x1000_0000,
+            mark_transit: 0x2000_0000,
+            mark_mask: 0x3000_0000,
+            route_table: 15001,
+            rule_priority: 150,
+        }
+    }
+}
+
+/// What to attach and where.
+#[derive(Debug, Clone)]
+pub struct PlaneConfig {
+    /// Where the cgroup programs attach; `None` is the root of cgroup2.
+    pub cgroup: Option<PathBuf>,
+    /// The pin directory.
+    pub bpffs: PathBuf,
+    /// The devices to guard; `None` is every one of this network namespace. `lo` is always guarded.
+    pub devices: Option<Vec<String>>,
+    /// The proxy's port.
+    pub listen_port: u16,
+    /// What to intercept. Of two with the same network and port, the first counts.
+    pub targets: Vec<TargetRoute>,
+    /// Marks, table and priority.
+    pub steering: Steering,
+}
+
+impl Default for PlaneConfig {
+    fn default() -> Self {
+        Self {
+            cgroup: None,
+            bpffs: BPFFS_DEFAULT.into(),
+            devices: None,
+            listen_port: LISTEN_PORT_DEFAULT,
+            targets: Vec::new(),
+            steering: Steering::default(),
+        }
+    }
+}
+
+/// What [`Plane::attach`] gives.
+pub struct Attached {
+    /// The plane.
+    pub plane: Plane,
+    /// The listening socket, non-blocking. Closing it tells the kernel that the proxy is gone.
+    pub listener: TcpListener,
+    /// What the kernel programs report.
+    pub log: KernelLog,
+}
+
+/// The attached plane. Dropping it detaches nothing.
+#[derive(Debug)]
+pub struct Plane {
+    maps: Maps,
+    config: Config,
+    cgroup: Cgroup,
+    device_names: Option<Vec<String>>,
+    targets: Targets,
+    netns_cookie: u64,
+}
+
+impl Plane {
+    /// Attaches the plane, or takes over one that is attached already without a gap.
+    ///
+    /// Moves this process into the proxy's cgroup; sockets that it made before do not count as the
+    /// proxy's. When it fails half-way, what is attached stays and refuses connections.
+    pub fn attach(config: &PlaneConfig) -> Result<Attached, KernelError> {
+        check_capabilities()?;
+        let targets = Targets::compile(&config.targets)?;
+        check_port(&targets, config.listen_port)?;
+        let cgroup = Cgroup::find(config.cgroup.as_deref())?;
+        let devices = device::list(config.devices.as_deref())?;
+        backstop::is_present()?; // Is nft there at all?
+        warn_without_forwarding();
+        bpffs::prepare(&config.bpffs)?;
+        cgroup.enter()?;
+        let programs = object::load(&config.bpffs)?;
+        let maps = Maps::open(&config.bpffs)?;
+        let listener = listener::open(config.listen_port)?;
+        let netns_cookie = listener::netns_cookie(listener.as_fd())?;
+        let shared = shared_config(config, Cgroup::id(&cgroup.proxy)?);
+        maps.set_config(&shared)?;
+        maps.set_targets(&targets)?;
+        link::attach(&config.bpffs, &programs, &cgroup, &devices)?;
+        routing::set(&shared, &devices, &targets.networks())?;
+        backstop::set(&shared, &cgroup, &targets)?;
+        // Last: until here every target is refused, from here on it is carried.
+        maps.set_listener(&listener)?;
+        let device_names = config.devices.clone();
+        let plane = Plane { maps, config: shared, cgroup, device_names, targets, netns_cookie };
+        Ok(Attached { plane, listener, log: KernelLog { programs: programs.cgroup } })
+    }
+
+    /// Replaces the targets; connections that are open go on.
+    pub fn set_targets(&mut self, routes: &[TargetRoute]) -> Result<(), KernelError> {
+        let targets = Targets::compile(routes)?;
+        check_port(&targets, self.config.listen_port)?;
+        let devices = device::list(self.device_names.as_deref())?;
+        self.maps.set_targets(&targets)?;
+        routing::set(&self.config, &devices, &targets.networks())?;
+        backstop::set(&self.config, &self.cgroup, &targets)?;
+        self.targets = targets;
+        Ok(())
+    }
+
+    /// The target behind an original destination, which is an accepted connection's local address.
+    /// `None` is a connection that was not intercepted: it must be closed.
+    pub fn target(&self, destination: SocketAddr) -> Option<u32> {
+        self.targets.lookup(destination)
+    }
+
+    /// The local task that made a connection, from the accepted connection's two addresses. `None`
+    /// for a client elsewhere, and for a task whose entry went because too many came after it.
+    pub fn identity(&self, client: SocketAddr, target: SocketAddr) -> Result<Option<KernelIdentity>, KernelError> {
+        let key = TupleKey {
+            netns_cookie: self.netns_cookie,
+            client: address_bytes(client.ip()),
+            target: address_bytes(target.ip()),
+            client_port: client.port(),
+            target_port: target.port(),
+            reserved: 0,
+        };
+        let Some(cookie) = self.maps.tuples.lookup(&key)? else {
+            return Ok(None);
+        };
+        let Some(found) = self.maps.identities.lookup(&cookie)? else {
+            return Ok(None);
+        };
+        // A cookie is never used again, but the socket may have been connected anew elsewhere.
+        let is_same = found.netns_cookie == self.netns_cookie
+            && found.destination == key.target
+            && found.destination_port == key.target_port;
+        Ok(is_same.then(|| KernelIdentity {
+            uid: found.uid,
+            gid: found.gid,
+            pid: found.tgid,
+            tid: found.tid,
+            comm: text(&found.comm),
+            cgroup_id: found.cgroup,
+            connected_boot_ns: found.connected_boot_ns,
+            destination: SocketAddr::new(address_from_bytes(found.destination), found.destination_port),
+        }))
+    }
+
+    /// How often each verdict was given, since the first attachment.
+    pub fn verdicts(&self) -> Result<Vec<(Verdict, u64)>, KernelError> {
+        self.maps.verdicts()
+    }
+}
+
+/// The messages of the kernel programs.
+pub struct KernelLog {
+    programs: aya::Ebpf,
+}
+
+impl KernelLog {
+    /// Forwards messages to the `log` crate's logger until the task is dropped. Cancel-safe.
+    pub async fn forward(mut self) {
+        let ring = match EbpfLogger::init(&mut self.programs) {
+            Ok(logger) => AsyncFd::with_interest(logger, Interest::READABLE),
+            Err(error) => {
+                tracing::warn!(target: "interceptor::kernel", %error, "kernel messages cannot be read");
+                return;
+            }
+        };
+        let Ok(mut ring) = ring else {
+            tracing::warn!(target: "interceptor::kernel", "kernel messages cannot be waited for");
+            return;
+        };
+        while let Ok(mut ready) = ring.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    }
+}
+
+fn shared_config(config: &PlaneConfig, proxy_cgroup: u64) -> Config {
+    let Steering { mark_local, mark_transit, mark_mask, route_table, rule_priority } = config.steering;
+    Config {
+        proxy_cgroup,
+        mark_local,
+        mark_transit,
+        mark_mask,
+        route_table,
+        rule_priority,
+        listen_port: config.listen_port,
+        reserved: 0,
+    }
+}
+
+fn check_port(targets: &Targets, port: u16) -> Result<(), KernelError> {
+    if targets.has_port(port) { Err(KernelError::PortIsTarget { port }) } else { Ok(()) }
+}
+
+/// Capabilities by their bit (linux/capability.h): the network, eBPF, and mounts.
+const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (39, "CAP_BPF")];
+
+fn check_capabilities() -> Result<(), KernelError> {
+    let path = Path::new("/proc/self/status");
+    let status = fs::read_to_string(path).map_err(KernelError::file("read", path))?;
+    let effective = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
+        .unwrap_or(0);
+    let missing: Vec<&str> =
+        CAPABILITIES.iter().filter(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| *name).collect();
+    if missing.is_empty() { Ok(()) } else { Err(KernelError::MissingCapability { missing: missing.join(", ") }) }
+}
+
+/// A gateway for other machines forwards; one for its own processes alone need not.
+fn warn_without_forwarding() {
+    let is_on = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.trim() == "1");
+    if !is_on {
+        tracing::warn!(
+            target: "interceptor::kernel",
+            "net.ipv4.ip_forward is off: clients on other machines are not carried to anything but targets, and get no \
+             answer when the gateway is down; set it with `sysctl -w net.ipv4.ip_forward=1`"
+        );
+    }
+}
+
+/// The text before the first zero byte; a task can name itself anything.
+fn text(bytes: &[u8]) -> String {
+    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}

@@ -1,0 +1,124 @@
+//! The two embedded objects: loading them, and sharing their maps.
+//!
+//! libbpf goes first: it makes and pins the maps, or takes over pinned ones after comparing them
+//! with their definition. aya then binds its programs to the same pins.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::Once;
+
+use aya::programs::Program;
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use libbpf_rs::{MapCore as _, MapHandle, ObjectBuilder, OpenObject, PrintLevel, set_print};
+
+use super::{KernelError, maps};
+
+static GUARD_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
+static CGROUP_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cgroup.o"));
+
+/// The maps that aya's programs share. Their names are the pins'.
+const SHARED: [&str; 8] =
+    ["targets", "ports", "config", "verdicts", "listener", "exempt", "identities", "tuples"];
+
+/// The loaded programs.
+pub(super) struct Programs {
+    /// By name.
+    pub(super) descriptors: BTreeMap<String, OwnedFd>,
+    /// For the log ring of the cgroup programs.
+    pub(super) cgroup: Ebpf,
+}
+
+/// Loads both objects, with their maps pinned under `bpffs`.
+pub(super) fn load(bpffs: &Path) -> Result<Programs, KernelError> {
+    let directory = maps::directory(bpffs);
+    std::fs::create_dir_all(&directory).map_err(KernelError::file("create", &directory))?;
+    let mut descriptors = load_guard(&directory)?;
+    let mut cgroup = load_cgroup(&directory)?;
+    for (name, program) in cgroup.programs_mut() {
+        let name = name.to_owned();
+        let descriptor = load_program(program).map_err(|error| load_error("cgroup", error))?;
+        descriptors.insert(name, descriptor);
+    }
+    Ok(Programs { descriptors, cgroup })
+}
+
+fn load_guard(directory: &Path) -> Result<BTreeMap<String, OwnedFd>, KernelError> {
+    static PRINT: Once = Once::new();
+    // The verifier's words go to the log; libbpf would write them to standard error.
+    PRINT.call_once(|| {
+        set_print(Some((PrintLevel::Warn, log_libbpf)));
+    });
+    let failed = |error: libbpf_rs::Error| load_error("guard", error);
+    let mut open = ObjectBuilder::default()
+        .name("interceptor")
+        .and_then(|builder| builder.pin_root_path(directory))
+        .and_then(|builder| builder.open_memory(GUARD_OBJECT))
+        .map_err(failed)?;
+    check_pins(&mut open, directory)?;
+    let object = open.load().map_err(failed)?;
+    object
+        .progs()
+        .map(|program| {
+            let name = program.name().to_string_lossy().into_owned();
+            let descriptor = program.as_fd().try_clone_to_owned();
+            descriptor.map(|descriptor| (name, descriptor)).map_err(|error| load_error("guard", error))
+        })
+        .collect()
+}
+
+/// A pinned map of another shape is another version's.
+fn check_pins(open: &mut OpenObject, directory: &Path) -> Result<(), KernelError> {
+    for map in open.maps() {
+        let path = directory.join(map.name());
+        if !path.exists() {
+            continue;
+        }
+        let stale = |detail| KernelError::StalePins { path: path.clone(), detail };
+        let pinned = MapHandle::from_pinned_path(&path).map_err(|error| stale(error.to_string()))?;
+        let is_same = pinned.map_type() == map.map_type()
+            && pinned.key_size() == map.key_size()
+            && pinned.value_size() == map.value_size()
+            && pinned.max_entries() == map.max_entries();
+        if !is_same {
+            return Err(stale("its type or sizes differ".into()));
+        }
+    }
+    Ok(())
+}
+
+fn load_cgroup(directory: &Path) -> Result<Ebpf, KernelError> {
+    let mut loader = EbpfLoader::new();
+    for name in SHARED {
+        loader.map_pin_path(name, directory.join(name));
+    }
+    loader.load(CGROUP_OBJECT).map_err(|error| load_error("cgroup", error))
+}
+
+fn load_program(program: &mut Program) -> Result<OwnedFd, Box<dyn std::error::Error>> {
+    match program {
+        Program::CgroupSock(program) => program.load()?,
+        Program::CgroupSockAddr(program) => program.load()?,
+        Program::CgroupSockopt(program) => program.load()?,
+        Program::SockOps(program) => program.load()?,
+        _ => return Err("the object holds a program of an unexpected type".into()),
+    }
+    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+}
+
+fn load_error(object: &'static str, error: impl Into<Box<dyn std::error::Error>>) -> KernelError {
+    let error = error.into();
+    // The loaders chain their causes; the last one is the kernel's.
+    let mut detail = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        detail = format!("{detail}: {cause}");
+        source = cause.source();
+    }
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    KernelError::Load { object, release: release.trim().to_owned(), detail }
+}
+
+fn log_libbpf(_level: PrintLevel, message: String) {
+    tracing::warn!(target: "interceptor::kernel", "{}", message.trim_end());
+}

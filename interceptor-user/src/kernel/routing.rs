@@ -1,0 +1,179 @@
+//! Rules and routes that deliver marked packets to this host.
+//!
+//! Two marks, each with rules that name the incoming device: packets of this host look like `iif lo`
+//! and carry the local mark, packets of others carry the transit mark and their device. With one
+//! mark, reverse path filtering with `src_valid_mark=1` would look the mark up too and drop
+//! everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+
+use interceptor_common::Config;
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::Deserializer;
+
+use super::KernelError;
+use super::device::{Device, Framing};
+use super::tool::Tool;
+
+const FAMILIES: [&str; 2] = ["-4", "-6"];
+
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord, Clone)]
+struct Rule {
+    priority: u32,
+    #[serde(default)]
+    fwmark: String,
+    #[serde(default)]
+    fwmask: String,
+    #[serde(default)]
+    iif: String,
+    #[serde(default)]
+    table: String,
+}
+
+impl Rule {
+    fn arguments(&self, verb: &str) -> String {
+        let Rule { priority, fwmark, fwmask, iif, table } = self;
+        format!("rule {verb} priority {priority} fwmark {fwmark}/{fwmask} iif {iif} lookup {table}\n")
+    }
+}
+
+#[derive(Deserialize)]
+struct Route {
+    dst: String,
+    prefsrc: Option<IpAddr>,
+}
+
+/// Sets rules and routes; existing ones that are right stay, so that nothing is interrupted.
+pub(super) fn set(config: &Config, devices: &[Device], networks: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+    let wanted = wanted_rules(config, devices);
+    for family in families() {
+        set_routes(family, config, networks)?;
+        let present: BTreeSet<Rule> = rules(family, config)?.into_iter().collect();
+        let added = wanted.difference(&present).map(|rule| rule.arguments("add"));
+        let removed = present.difference(&wanted).map(|rule| rule.arguments("del"));
+        batch(family, &added.chain(removed).collect::<String>())?;
+    }
+    Ok(())
+}
+
+/// Removes every rule and route of ours that is there.
+pub(super) fn remove(config: &Config) -> Result<(), KernelError> {
+    for family in families() {
+        let rules = rules(family, config)?;
+        batch(family, &rules.iter().map(|rule| rule.arguments("del")).collect::<String>())?;
+        // It fails where the table does not exist, which is what is wanted.
+        Tool::Ip.output(&[family, "route", "flush", "table", &config.route_table.to_string()], "")?;
+    }
+    Ok(())
+}
+
+/// How many of our rules are there, of both families.
+pub(super) fn count_rules(config: &Config) -> Result<usize, KernelError> {
+    families().map(|family| rules(family, config).map(|rules| rules.len())).sum()
+}
+
+/// Without IPv6 in the kernel, `ip -6` fails.
+fn families() -> impl Iterator<Item = &'static str> {
+    let has_ipv6 = has_ipv6();
+    FAMILIES.into_iter().filter(move |family| has_ipv6 || *family == "-4")
+}
+
+pub(super) fn has_ipv6() -> bool {
+    Path::new("/proc/self/net/if_inet6").exists()
+}
+
+fn wanted_rules(config: &Config, devices: &[Device]) -> BTreeSet<Rule> {
+    let rule = |mark: u32, device: &Device| Rule {
+        priority: config.rule_priority,
+        fwmark: format!("{mark:#x}"),
+        fwmask: format!("{:#x}", config.mark_mask),
+        iif: device.name.clone(),
+        table: config.route_table.to_string(),
+    };
+    devices
+        .iter()
+        .filter(|device| !device.is_member)
+        .map(|device| match device.framing {
+            Framing::Loopback => rule(config.mark_local, device),
+            Framing::Ether | Framing::Ip => rule(config.mark_transit, device),
+        })
+        .collect()
+}
+
+fn rules(family: &str, config: &Config) -> Result<Vec<Rule>, KernelError> {
+    let output = Tool::Ip.run(&[family, "-json", "rule", "show"], "")?;
+    let rules: Vec<Rule> = parse("ip -json rule show", &output)?;
+    let table = config.route_table.to_string();
+    Ok(rules.into_iter().filter(|rule| rule.table == table && rule.priority == config.rule_priority).collect())
+}
+
+/// A route for each target network, with the source address that a packet to it would have without
+/// the gateway: left to itself the kernel would take the target's own address.
+fn set_routes(family: &str, config: &Config, networks: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+    let is_family = |network: &&IpNet| matches!(network, IpNet::V4(_)) == (family == "-4");
+    let wanted: Vec<IpNet> = networks.iter().filter(is_family).copied().collect();
+    let sources = sources(family, &wanted)?;
+    let table = config.route_table;
+    let mut lines = String::new();
+    for network in &wanted {
+        let source = sources.get(network).map(|source| format!(" src {source}")).unwrap_or_default();
+        if source.is_empty() {
+            tracing::warn!(target: "interceptor::kernel", "there is no route to the target {network}; add one, then restart the gateway");
+        }
+        lines += &format!("route replace local {network} dev lo table {table}{source}\n");
+    }
+    for stale in routes(family, config)?.into_iter().filter(|network| !wanted.contains(network)) {
+        lines += &format!("route del local {stale} dev lo table {table}\n");
+    }
+    batch(family, &lines)
+}
+
+/// The source address for each network that can be reached.
+fn sources(family: &str, networks: &[IpNet]) -> Result<BTreeMap<IpNet, IpAddr>, KernelError> {
+    // The first host of a network: the network's own address can be a broadcast address.
+    let probes: BTreeMap<IpAddr, IpNet> = networks
+        .iter()
+        .filter_map(|network| Some((network.hosts().next()?, *network)))
+        .collect();
+    let questions: String = probes.keys().map(|address| format!("route get {address}\n")).collect();
+    // Unreachable ones have no answer, and -force goes on after them.
+    let output = Tool::Ip.output(&[family, "-json", "-force", "-batch", "-"], &questions)?;
+    let answers = Deserializer::from_slice(&output.stdout).into_iter::<Vec<Route>>();
+    Ok(answers
+        .flatten()
+        .flatten()
+        .filter_map(|route| Some((*probes.get(&route.dst.parse().ok()?)?, route.prefsrc?)))
+        .collect())
+}
+
+fn routes(family: &str, config: &Config) -> Result<Vec<IpNet>, KernelError> {
+    let table = config.route_table.to_string();
+    let output = Tool::Ip.output(&[family, "-json", "route", "show", "table", &table], "")?;
+    if !output.status.success() {
+        return Ok(Vec::new()); // The table does not exist yet.
+    }
+    let routes: Vec<Route> = parse("ip -json route show", &output.stdout)?;
+    let any = if family == "-4" { "0.0.0.0/0" } else { "::/0" };
+    Ok(routes
+        .iter()
+        .filter_map(|route| {
+            let text = if route.dst == "default" { any } else { &route.dst };
+            text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        })
+        .collect())
+}
+
+fn batch(family: &str, lines: &str) -> Result<(), KernelError> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    Tool::Ip.run(&[family, "-batch", "-"], lines).map(drop)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(command: &str, output: &[u8]) -> Result<T, KernelError> {
+    serde_json::from_slice(output)
+        .map_err(|error| KernelError::ToolFailed { command: command.into(), message: error.to_string() })
+}

@@ -1,0 +1,348 @@
+//! The world: namespaces, cgroups, the target's PostgreSQL, and the sweep that removes it all.
+
+use std::fs::{self, File, TryLockError};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::unistd::{User, chown, geteuid};
+
+use crate::cgroup::{self, Cgroup};
+use crate::gateway::{self, Gateway};
+use crate::netns::{self, Namespace};
+use crate::postgres::{self, Postgres};
+use crate::process;
+use crate::psql::Psql;
+
+/// The target's address that policy files name.
+pub const TARGET_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
+/// The same over IPv6.
+pub const TARGET_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 2, 0, 0, 0, 0, 0, 2);
+/// A second address of the target. No policy names it: it is the path without a gateway.
+pub const UNNAMED_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 3);
+/// The gateway's address on the client's side.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
+
+/// Everything on disk is below this; the account of PostgreSQL must be able to reach it.
+const ROOT: &str = "/var/tmp/interceptor-tests";
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Where a client runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// In the client's namespace: its packets are routed through the gateway.
+    Client,
+    /// On the gateway host, in a cgroup that the gateway watches.
+    Local,
+}
+
+/// Three network namespaces, two cgroups, one PostgreSQL.
+#[derive(Debug)]
+pub struct World {
+    name: String,
+    /// The client's network namespace.
+    pub client: Namespace,
+    /// The gateway's.
+    pub gateway: Namespace,
+    /// The target's.
+    pub target: Namespace,
+    /// The target's server.
+    pub postgres: Postgres,
+    /// The gateway's `--cgroup`.
+    watched: Cgroup,
+    /// In it, the local clients.
+    apps: Cgroup,
+    /// Everything else that the world starts, so that the sweep finds it.
+    outside: Cgroup,
+    binary: Option<String>,
+    /// Held as long as this process uses the world.
+    _lock: File,
+}
+
+impl World {
+    /// Builds the world `name`, after sweeping away what an earlier one of that name left.
+    pub fn new(name: &str) -> Result<Self> {
+        check_name(name)?;
+        ensure!(
+            geteuid().is_root(),
+            "network namespaces and eBPF need root; run this as root"
+        );
+        fs::create_dir_all(ROOT).with_context(|| format!("cannot make {ROOT}"))?;
+        let lock = take_lock(name)?;
+        sweep(name)?;
+        match Self::build(name, lock) {
+            Ok(world) => Ok(world),
+            Err(error) => {
+                sweep(name).context("and the clean-up failed as well")?;
+                Err(error)
+            }
+        }
+    }
+
+    fn build(name: &str, lock: File) -> Result<Self> {
+        let template = postgres::template(Path::new(ROOT))?;
+        let directory = directory_of(name);
+        fs::create_dir(&directory)?;
+        let database = directory.join("postgres");
+        fs::create_dir(&database)?;
+        give_to(&database, postgres::ACCOUNT)?;
+        fs::write(
+            password_file_of(name),
+            postgres::password("interceptor_catalog"),
+        )?;
+        for part in ["state", "run"] {
+            fs::create_dir(directory.join(part))?;
+        }
+        let [client, gateway, target] = network(name)?;
+        let watched = Cgroup::create(&format!("icpt-{name}"))?;
+        let outside = Cgroup::create(&format!("icpt-{name}-outside"))?;
+        Ok(Self {
+            postgres: Postgres::start(&database, &target, &outside, &template)?,
+            name: name.to_owned(),
+            client,
+            gateway,
+            target,
+            apps: watched.child("apps")?,
+            watched,
+            outside,
+            binary: None,
+            _lock: lock,
+        })
+    }
+
+    /// The world's directory: policies, state, logs.
+    pub fn directory(&self) -> PathBuf {
+        directory_of(&self.name)
+    }
+
+    /// The file with the password of `interceptor_catalog`, for a policy's `passwordFile`.
+    pub fn password_file(&self) -> PathBuf {
+        password_file_of(&self.name)
+    }
+
+    /// The gateway's `--cgroup`.
+    pub fn cgroup(&self) -> &Path {
+        self.watched.path()
+    }
+
+    /// The gateway's `--bpffs`.
+    pub fn bpffs(&self) -> PathBuf {
+        bpffs_of(&self.name)
+    }
+
+    /// Takes this `interceptor` instead of looking for one.
+    pub fn use_binary(&mut self, path: &Path) {
+        self.binary = Some(path.to_string_lossy().into_owned());
+    }
+
+    /// The `interceptor` to run.
+    pub fn binary(&self) -> Result<String> {
+        match &self.binary {
+            Some(path) => Ok(path.clone()),
+            None => gateway::binary(),
+        }
+    }
+
+    /// A command of a client.
+    pub fn command(&self, from: From, program: &str) -> Result<Command> {
+        self.command_as(from, program, None)
+    }
+
+    /// The same as another user than root.
+    pub fn command_as(&self, from: From, program: &str, user: Option<&str>) -> Result<Command> {
+        let (namespace, cgroup) = match from {
+            From::Client => (&self.client, &self.outside),
+            From::Local => (&self.gateway, &self.apps),
+        };
+        process::command(program, Some(namespace), Some(cgroup), user)
+    }
+
+    /// A command on the gateway host that is no client: the gateway itself, and what it is
+    /// measured against.
+    pub fn gateway_command(&self, program: &str, user: Option<&str>) -> Result<Command> {
+        process::command(program, Some(&self.gateway), Some(&self.outside), user)
+    }
+
+    /// An unmodified psql.
+    pub fn psql(&self, from: From) -> Psql<'_> {
+        Psql::new(self, from)
+    }
+
+    /// A TCP connection from the client's namespace.
+    pub fn connect(&self, address: impl Into<IpAddr>) -> Result<TcpStream> {
+        let peer = SocketAddr::new(address.into(), postgres::PORT);
+        self.client
+            .enter(|| TcpStream::connect_timeout(&peer, Duration::from_secs(10)))?
+            .with_context(|| format!("cannot connect to {peer}"))
+    }
+
+    /// Writes a policy directory with one file in it. `PASSWORD_FILE` in the text becomes the path
+    /// of the catalogue's password file.
+    pub fn write_policy(&self, text: &str) -> Result<PathBuf> {
+        let directory = self.directory().join("policies");
+        fs::create_dir_all(&directory)?;
+        let path = self.password_file();
+        let text = text.replace("PASSWORD_FILE", &path.to_string_lossy());
+        fs::write(directory.join("policy.yaml"), text)?;
+        Ok(directory)
+    }
+
+    /// Leaves everything running: [`sweep`] ends it.
+    pub fn keep(self) {
+        // Nothing of it may be dropped: dropping is what ends it.
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Err(error) = sweep(&self.name) {
+            eprintln!("clean-up of world {} failed: {error:#}", self.name);
+        }
+    }
+}
+
+/// Builds a world for `test`; on failure shows what the gateway and the target logged.
+pub fn with_world(name: &str, test: impl FnOnce(&World) -> Result<()>) -> Result<()> {
+    let world = World::new(name)?;
+    test(&world).map_err(|error| {
+        let tail = |file: &str| {
+            let text = fs::read_to_string(world.directory().join(file)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let from = lines.len().saturating_sub(40);
+            lines.get(from..).unwrap_or_default().join("\n")
+        };
+        error.context(format!(
+            "world {name}; the gateway logged\n{}\nand PostgreSQL\n{}",
+            tail("gateway.log"),
+            tail("postgres/postgres.log")
+        ))
+    })
+}
+
+/// The same, with a gateway that runs with `policy`.
+pub fn with_gateway(
+    name: &str,
+    policy: &str,
+    test: impl FnOnce(&World, &mut Gateway<'_>) -> Result<()>,
+) -> Result<()> {
+    with_world(name, |world| {
+        let policies = world.write_policy(policy)?;
+        let mut gateway = Gateway::start(world, &policies)?;
+        test(world, &mut gateway)
+    })
+}
+
+/// Removes the world `name` and every process in it, whoever started it.
+pub fn sweep(name: &str) -> Result<()> {
+    check_name(name)?;
+    let root = cgroup::mount_point()?;
+    let outside = root.join(format!("icpt-{name}-outside"));
+    postgres::shut_down(&directory_of(name).join("postgres"), &outside);
+    cgroup::destroy(&outside)?;
+    cgroup::destroy(&root.join(format!("icpt-{name}")))?;
+    // Pins hold the kernel plane's links; the rest of it goes with the gateway's namespace.
+    remove_tree(&bpffs_of(name))?;
+    for role in ROLES {
+        netns::delete(&namespace_of(name, role))?;
+    }
+    remove_tree(&directory_of(name))
+}
+
+/// Whether anything of the world `name` is there.
+pub fn exists(name: &str) -> bool {
+    directory_of(name).exists()
+}
+
+const ROLES: [&str; 3] = ["client", "gateway", "target"];
+
+fn network(name: &str) -> Result<[Namespace; 3]> {
+    // `ip netns add` prepares /run/netns itself at its first use, which does not like company.
+    let lock = File::create(Path::new(ROOT).join("netns.lock"))?;
+    lock.lock()?;
+    let [client, gateway, target] = ROLES.map(|role| Namespace::create(&namespace_of(name, role)));
+    let (client, gateway, target) = (client?, gateway?, target?);
+    drop(lock);
+
+    gateway.ip(&format!(
+        "link add name client0 type veth peer name eth0 netns {}
+link add name target0 type veth peer name eth0 netns {}
+address add 10.77.1.1/24 dev client0
+address add fd77:1::1/64 dev client0 nodad
+address add 10.77.2.1/24 dev target0
+address add fd77:2::1/64 dev target0 nodad
+link set client0 up
+link set target0 up",
+        client.name(),
+        target.name()
+    ))?;
+    client.ip("address add 10.77.1.2/24 dev eth0
+address add fd77:1::2/64 dev eth0 nodad
+link set eth0 up
+route add default via 10.77.1.1
+route add ::/0 via fd77:1::1")?;
+    target.ip("address add 10.77.2.2/24 dev eth0
+address add 10.77.2.3/24 dev eth0
+address add fd77:2::2/64 dev eth0 nodad
+link set eth0 up
+route add default via 10.77.2.1
+route add ::/0 via fd77:2::1")?;
+    gateway.sysctl("ipv4/ip_forward", "1")?;
+    gateway.sysctl("ipv6/conf/all/forwarding", "1")?;
+    Ok([client, gateway, target])
+}
+
+/// Short enough for a unix socket below the world's directory, and safe as a path.
+fn check_name(name: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > 32 || !name.bytes().all(plain) {
+        bail!("a world's name is 1 to 32 of a-z, 0-9 and -; {name:?} is not");
+    }
+    Ok(())
+}
+
+fn take_lock(name: &str) -> Result<File> {
+    let path = Path::new(ROOT).join(format!("{name}.lock"));
+    let file = File::create(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(anyhow!(
+            "the world {name} is in use by another run; wait for it or stop it"
+        )),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+pub(crate) fn give_to(path: &Path, account: &str) -> Result<()> {
+    let user = User::from_name(account)?
+        .ok_or_else(|| anyhow!("there is no user {account}; run `cargo xtask setup`"))?;
+    chown(path, Some(user.uid), Some(user.gid))
+        .with_context(|| format!("cannot give {} to {account}", path.display()))
+}
+
+fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn directory_of(name: &str) -> PathBuf {
+    Path::new(ROOT).join(name)
+}
+
+fn password_file_of(name: &str) -> PathBuf {
+    directory_of(name).join("catalog-password")
+}
+
+fn bpffs_of(name: &str) -> PathBuf {
+    Path::new(BPFFS).join(format!("icpt-{name}"))
+}
+
+fn namespace_of(name: &str, role: &str) -> String {
+    format!("icpt-{name}-{role}")
+}

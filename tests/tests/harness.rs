@@ -1,0 +1,94 @@
+//! The harness proves itself, without a gateway: what the other tests rest on.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use interceptor_tests::wire::Wire;
+use interceptor_tests::world::{TARGET_V4, TARGET_V6, UNNAMED_V4, exists};
+use interceptor_tests::{From, World, process, with_world};
+
+#[test]
+fn routes_clients_to_a_real_server() -> Result<()> {
+    with_world("routes", |world| {
+        let who = "SELECT current_user, host(inet_client_addr()), count(*) FROM customers";
+        for (from, host, address) in [
+            (From::Client, TARGET_V4.into(), "10.77.1.2"),
+            (From::Client, UNNAMED_V4.into(), "10.77.1.2"),
+            (From::Client, TARGET_V6.into(), "fd77:1::2"),
+            (From::Local, TARGET_V4.into(), "10.77.2.1"),
+            (From::Local, TARGET_V6.into(), "fd77:2::1"),
+        ] {
+            let host: std::net::IpAddr = host;
+            let psql = world.psql(from).host(host).user("bob").bare();
+            assert_eq!(
+                psql.run(who)?.success()?.trim(),
+                format!("bob|{address}|6"),
+                "from {from:?} to {host}"
+            );
+        }
+        assert!(world.postgres.has_seen("count(*) FROM customers")?);
+        world.postgres.directly("SELECT 'not by network'")?;
+        assert!(!world.postgres.has_seen("not by network")?);
+        Ok(())
+    })
+}
+
+#[test]
+fn starts_local_clients_in_the_watched_cgroup() -> Result<()> {
+    with_world("cgroups", |world| {
+        let cgroup = |from| -> Result<String> {
+            let mut cat = world.command(from, "grep")?;
+            cat.args(["^0::", "/proc/self/cgroup"]);
+            process::run(cat, Duration::from_secs(5))?.success()
+        };
+        assert_eq!(cgroup(From::Local)?.trim(), "0::/icpt-cgroups/apps");
+        assert_eq!(cgroup(From::Client)?.trim(), "0::/icpt-cgroups-outside");
+        Ok(())
+    })
+}
+
+#[test]
+fn speaks_the_protocol_by_hand() -> Result<()> {
+    with_world("by-hand", |world| {
+        let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
+        wire.log_in()?;
+        assert_eq!(wire.count("SELECT * FROM customers")?.rows, 6);
+        assert_eq!(wire.count("COPY orders TO STDOUT")?.rows, 60);
+        let replies = wire.query("SELECT nothing")?;
+        let error = replies.iter().find(|reply| reply.tag == b'E');
+        assert_eq!(
+            error.and_then(|reply| reply.field(b'C')),
+            Some("42703".into())
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn sweeps_away_what_a_killed_run_left() -> Result<()> {
+    let world = World::new("sweep")?;
+    let sleeper = world.command(From::Local, "sleep")?;
+    let mut sleeper = sleeper;
+    sleeper.arg("1000");
+    let mut sleeper = interceptor_tests::Running::spawn(sleeper, "")?;
+    let cgroup = world.cgroup().to_owned();
+    // As a killed run would: nothing is cleaned up in order.
+    interceptor_tests::world::sweep("sweep")?;
+    assert!(sleeper.has_ended()?, "a local client outlived the sweep");
+    assert!(!exists("sweep") && !cgroup.exists());
+    let names = Command::new("ip").args(["netns", "list"]).output()?;
+    assert!(!String::from_utf8_lossy(&names.stdout).contains("icpt-sweep-"));
+    drop(world);
+    Ok(())
+}
+
+#[test]
+fn refuses_a_name_in_use() -> Result<()> {
+    let _world = World::new("taken")?;
+    let refusal = World::new("taken")
+        .map(drop)
+        .map_err(|error| error.to_string());
+    assert!(refusal.is_err_and(|text| text.contains("in use by another run")));
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Nobody sees what a mask hides, whichever way they ask.
+
+mod support;
+
+use anyhow::Result;
+use interceptor_tests::policies::SHOP;
+use interceptor_tests::wire::{Wire, bind, describe, execute, parse, sync};
+use interceptor_tests::world::TARGET_V4;
+use interceptor_tests::{From, with_gateway};
+use support::{block_on, driver, hides_everything};
+
+#[test]
+fn text_rows() -> Result<()> {
+    with_gateway("mask-text", SHOP, |world, gateway| {
+        let psql = world.psql(From::Client).bare();
+        let rows = psql
+            .run("SELECT id, name, email, ssn FROM customers ORDER BY id LIMIT 2")?
+            .success()?;
+        assert_eq!(rows, "1|Ada Lovelace|****|****\n2|Grace Hopper|****|****\n");
+        let masked = |event: &serde_json::Value| event["cells_masked"] == 4 && event["rows"] == 2;
+        gateway.event("outcome", masked)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn binary_rows() -> Result<()> {
+    with_gateway("mask-binary", SHOP, |world, _| {
+        block_on(async {
+            let client = driver(world, TARGET_V4, "alice").await?;
+            let row = client
+                .query_one(
+                    "SELECT name, email, ssn, id FROM customers WHERE id = $1",
+                    &[&1],
+                )
+                .await?;
+            assert_eq!(row.get::<_, &str>(0), "Ada Lovelace");
+            assert_eq!(row.get::<_, &str>(1), "****");
+            assert_eq!(row.get::<_, &str>(2), "****");
+            assert_eq!(row.get::<_, i32>(3), 1);
+            // The second time the driver's statement is prepared already and is not described.
+            let statement = client
+                .prepare("SELECT email FROM customers ORDER BY id")
+                .await?;
+            for _ in 0..2 {
+                for row in client.query(&statement, &[]).await? {
+                    assert_eq!(row.get::<_, &str>(0), "****");
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn both_formats_without_describe() -> Result<()> {
+    with_gateway("mask-formats", SHOP, |world, _| {
+        let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
+        wire.log_in()?;
+        for binary in [false, true] {
+            let sql = "SELECT email FROM customers WHERE id = 1";
+            // Nobody asks what the columns are.
+            wire.send(&[parse(sql), bind(binary), execute(), sync()].concat())?;
+            let replies = wire.until(b'Z')?;
+            let row = replies.iter().find(|reply| reply.tag == b'D');
+            assert_eq!(row.map(|row| &row.body[6..]), Some(&b"****"[..]));
+            wire.send(&[parse(sql), bind(binary), describe(), execute(), sync()].concat())?;
+            let replies = wire.until(b'Z')?;
+            let row = replies.iter().find(|reply| reply.tag == b'D');
+            assert_eq!(row.map(|row| &row.body[6..]), Some(&b"****"[..]));
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn copied_rows() -> Result<()> {
+    with_gateway("mask-copy", SHOP, |world, _| {
+        let psql = world.psql(From::Client);
+        let rows = psql
+            .run("COPY customers (id, name, email) TO STDOUT")?
+            .success()?;
+        assert_eq!(rows.lines().next(), Some("1\tAda Lovelace\t****"));
+        assert_eq!(rows.lines().count(), 6);
+        for copy in [
+            "COPY customers TO STDOUT",
+            "COPY customers TO STDOUT (FORMAT csv)",
+            "COPY customers TO STDOUT (FORMAT csv, DELIMITER ';', FORCE_QUOTE *)",
+            "COPY (SELECT ssn, id FROM customers) TO STDOUT",
+            "COPY (SELECT upper(email) FROM customers) TO STDOUT",
+            "COPY (TABLE contacts) TO STDOUT",
+        ] {
+            let finished = psql.run(copy)?;
+            hides_everything(world, &finished.stdout)?;
+            hides_everything(world, &finished.stderr)?;
+        }
+        let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
+        wire.log_in()?;
+        for reply in wire.query("COPY customers TO STDOUT (FORMAT binary)")? {
+            hides_everything(world, &reply.text())?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn every_detour() -> Result<()> {
+    with_gateway("mask-detours", SHOP, |world, _| {
+        let psql = world.psql(From::Client).bare();
+        for sql in [
+            "SELECT email AS harmless FROM customers",
+            "SELECT c.* FROM customers AS c",
+            "SELECT c FROM customers AS c",
+            "SELECT row_to_json(c) FROM customers AS c",
+            "SELECT to_jsonb(customers) FROM customers",
+            "SELECT upper(email), lower(ssn) FROM customers",
+            "SELECT email || '' FROM customers",
+            "SELECT reverse(reverse(email)) FROM customers",
+            "SELECT string_agg(email, ',') FROM customers",
+            "SELECT array_agg(ssn) FROM customers",
+            "SELECT max(email) FROM customers",
+            "SELECT e FROM (SELECT email AS e FROM customers) AS s",
+            "WITH s AS (SELECT ssn FROM customers) SELECT * FROM s",
+            "SELECT email FROM customers UNION SELECT 'x'",
+            "SELECT (SELECT ssn FROM customers WHERE id = 1)",
+            "SELECT CASE WHEN true THEN email END FROM customers",
+            "SELECT * FROM contacts",
+            "SELECT email FROM contacts",
+            "SELECT o.id, c.email FROM orders AS o JOIN customers AS c ON c.id = o.customer_id",
+            "VALUES ((SELECT email FROM customers WHERE id = 1))",
+            "TABLE customers",
+            "SELECT query_to_xml('SELECT email FROM customers', true, true, '')",
+            "SELECT most_common_vals FROM pg_stats WHERE tablename = 'customers'",
+            "SELECT histogram_bounds FROM pg_stats WHERE tablename = 'customers'",
+            // The value turns up in an error of the server.
+            "SELECT email::integer FROM customers",
+            "SELECT ('x' || ssn)::integer FROM customers",
+            "INSERT INTO customers (id, name, email, ssn, card) SELECT id, name, email, ssn, card FROM customers",
+            "INSERT INTO customers VALUES (7, 'Nobody', '', '', '') RETURNING (SELECT email FROM customers WHERE id = 1)",
+        ] {
+            let finished = psql.run(sql)?;
+            let seen = format!("{}{}", finished.stdout, finished.stderr);
+            hides_everything(world, &seen).map_err(|error| error.context(sql))?;
+        }
+        for script in [
+            "BEGIN; DECLARE d CURSOR FOR SELECT email FROM customers; FETCH ALL FROM d; COMMIT;",
+            "PREPARE p AS SELECT ssn FROM customers; EXECUTE p;",
+            "CREATE TEMP TABLE t AS SELECT email FROM customers; SELECT * FROM t;",
+            "CREATE TEMP VIEW v AS SELECT ssn AS x FROM customers; SELECT * FROM v;",
+            "SELECT email INTO TEMP t FROM customers; SELECT * FROM t;",
+            "DO $$ BEGIN RAISE NOTICE '%', (SELECT email FROM customers WHERE id = 1); END $$;",
+        ] {
+            let finished = psql.script(script)?;
+            let seen = format!("{}{}", finished.stdout, finished.stderr);
+            hides_everything(world, &seen).map_err(|error| error.context(script))?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn patterns_wherever_they_turn_up() -> Result<()> {
+    with_gateway("mask-patterns", SHOP, |world, _| {
+        let psql = world.psql(From::Client).bare();
+        let notes = psql
+            .run("SELECT note FROM customers WHERE id IN (2, 4) ORDER BY id")?
+            .success()?;
+        assert_eq!(
+            notes,
+            "card **** was declined once\norder number 20240917\n"
+        );
+        let literal = psql.run("SELECT 'paid with 4111111111111111'")?.success()?;
+        assert_eq!(literal, "paid with ****\n");
+        Ok(())
+    })
+}
+
+#[test]
+fn nothing_else_changes() -> Result<()> {
+    with_gateway("mask-rest", SHOP, |world, _| {
+        let psql = world.psql(From::Client).bare();
+        for sql in [
+            "SELECT * FROM orders ORDER BY id",
+            "SELECT id, name FROM customers ORDER BY id",
+            "SELECT id, note IS NULL, note FROM customers WHERE id IN (1, 3, 5) ORDER BY id",
+            "SELECT count(*), NULL, '', 1.50, true, ARRAY[1, 2], '{\"a\": 1}'::jsonb",
+        ] {
+            assert_eq!(
+                psql.run(sql)?.success()?.trim_end_matches('\n'),
+                world.postgres.directly(sql)?,
+                "{sql}"
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_log_holds_no_secret() -> Result<()> {
+    with_gateway("mask-log", SHOP, |world, gateway| {
+        let psql = world.psql(From::Client);
+        psql.run("SELECT * FROM customers")?.success()?;
+        psql.run("SELECT 'paid with 4111 1111 1111 1111'")?
+            .success()?;
+        psql.run("ALTER ROLE alice PASSWORD 'a-new-password'")?
+            .success()?;
+        gateway.event("command", |event| event["kinds"][0] == "ALTER ROLE")?;
+        let log = gateway.cli(&["audit", "export"])?.success()?;
+        let printed = std::fs::read_to_string(gateway.log())?;
+        for text in [log, printed] {
+            hides_everything(world, &text)?;
+            assert!(!text.contains("a-new-password") && !text.contains("alice-password"));
+            assert!(!text.contains("catalog-password"));
+        }
+        Ok(())
+    })
+}
