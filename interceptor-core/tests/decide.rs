@@ -21,7 +21,10 @@ spec:
 ";
 
 fn load(text: &str) -> Snapshot {
-    let sources = [Source { file: "policy.yaml", text }];
+    let sources = [Source {
+        file: "policy.yaml",
+        text,
+    }];
     policy::load(&sources, &HashKey::new([0; 32])).unwrap_or_else(|errors| panic!("\n{errors}"))
 }
 
@@ -35,8 +38,14 @@ fn rules(rules: &[(&str, &str)]) -> Snapshot {
 
 fn relation(name: &str) -> Relation {
     match name.split_once('.') {
-        Some((schema, name)) => Relation { schema: Some(schema.into()), name: name.into() },
-        None => Relation { schema: None, name: name.into() },
+        Some((schema, name)) => Relation {
+            schema: Some(schema.into()),
+            name: name.into(),
+        },
+        None => Relation {
+            schema: None,
+            name: name.into(),
+        },
     }
 }
 
@@ -90,12 +99,28 @@ fn facts_match_key_by_key() {
         ("{statements: [select, INSERT]}", select(), BOTH),
         ("{statements: [INSERT]}", select(), NEITHER),
         // Several statements: any for what restricts, all for what permits.
-        ("{statements: [DROP]}", facts(&["SELECT", "DROP TABLE"], &[], &[]), ONLY_DENY),
-        ("{statements: [DROP, SELECT]}", facts(&["SELECT", "DROP TABLE"], &[], &[]), BOTH),
+        (
+            "{statements: [DROP]}",
+            facts(&["SELECT", "DROP TABLE"], &[], &[]),
+            ONLY_DENY,
+        ),
+        (
+            "{statements: [DROP, SELECT]}",
+            facts(&["SELECT", "DROP TABLE"], &[], &[]),
+            BOTH,
+        ),
         // A name that is a kind itself and the beginning of others.
-        ("{statements: [SET]}", facts(&["SET ROLE"], &[], &[]), ONLY_DENY),
+        (
+            "{statements: [SET]}",
+            facts(&["SET ROLE"], &[], &[]),
+            ONLY_DENY,
+        ),
         ("{statements: [SET]}", facts(&["SET"], &[], &[]), BOTH),
-        ("{statements: [CREATE]}", facts(&["CREATE TABLE AS"], &[], &[]), BOTH),
+        (
+            "{statements: [CREATE]}",
+            facts(&["CREATE TABLE AS"], &[], &[]),
+            BOTH,
+        ),
         ("{statements: [SELECT]}", facts(&[], &[], &[]), NEITHER),
         // Tables.
         ("{tables: [orders]}", select(), BOTH),
@@ -105,33 +130,85 @@ fn facts_match_key_by_key() {
         ("{reads: ['*.orders']}", select(), BOTH),
         ("{reads: ['public.*']}", select(), ONLY_DENY),
         ("{reads: [ORDERS]}", select(), ONLY_DENY),
-        ("{tables: [orders]}", facts(&["SELECT"], &["orders", "keys"], &[]), ONLY_DENY),
+        (
+            "{tables: [orders]}",
+            facts(&["SELECT"], &["orders", "keys"], &[]),
+            ONLY_DENY,
+        ),
         ("{tables: [orders]}", facts(&["SELECT"], &[], &[]), NEITHER),
         ("{writes: [orders]}", insert_select(), ONLY_DENY),
         ("{tables: [orders, keys]}", insert_select(), BOTH),
         ("{reads: [keys], writes: [orders]}", insert_select(), BOTH),
         ("{reads: [keys]}", insert_select(), ONLY_DENY),
-        ("{writes: ['public.*'], reads: ['secret.*']}", insert_select(), BOTH),
+        (
+            "{writes: ['public.*'], reads: ['secret.*']}",
+            insert_select(),
+            BOTH,
+        ),
         ("{writes: ['secret.*']}", insert_select(), NEITHER),
         // Functions.
         ("{functions: [lower]}", calls(&["lower"]), BOTH),
-        ("{functions: [lower]}", calls(&["lower", "pg_read_file"]), ONLY_DENY),
-        ("{functions: ['pg_read_*']}", calls(&["pg_catalog.pg_read_file"]), BOTH),
-        ("{functions: [pg_catalog.lower]}", calls(&["lower"]), ONLY_DENY),
+        (
+            "{functions: [lower]}",
+            calls(&["lower", "pg_read_file"]),
+            ONLY_DENY,
+        ),
+        (
+            "{functions: ['pg_read_*']}",
+            calls(&["pg_catalog.pg_read_file"]),
+            BOTH,
+        ),
+        (
+            "{functions: [pg_catalog.lower]}",
+            calls(&["lower"]),
+            ONLY_DENY,
+        ),
         ("{functions: [lower]}", calls(&[]), NEITHER),
         // The rest.
         ("{noWhere: true}", select(), NEITHER),
         ("{noWhere: false}", select(), BOTH),
-        ("{noWhere: true}", Facts { unfiltered: true, ..select() }, BOTH),
+        (
+            "{noWhere: true}",
+            Facts {
+                unfiltered: true,
+                ..select()
+            },
+            BOTH,
+        ),
         ("{incomplete: true}", select(), NEITHER),
-        ("{}", Facts { incomplete: Some("dynamic"), ..select() }, ONLY_DENY),
-        ("{incomplete: true}", Facts { incomplete: Some("dynamic"), ..select() }, BOTH),
-        ("{incomplete: false}", Facts { incomplete: Some("dynamic"), ..select() }, NEITHER),
+        (
+            "{}",
+            Facts {
+                incomplete: Some("dynamic"),
+                ..select()
+            },
+            ONLY_DENY,
+        ),
+        (
+            "{incomplete: true}",
+            Facts {
+                incomplete: Some("dynamic"),
+                ..select()
+            },
+            BOTH,
+        ),
+        (
+            "{incomplete: false}",
+            Facts {
+                incomplete: Some("dynamic"),
+                ..select()
+            },
+            NEITHER,
+        ),
         // Every key that is given has to match.
         ("{statements: [SELECT], reads: [keys]}", select(), NEITHER),
         ("{statements: [SELECT], users: [other]}", select(), NEITHER),
     ] {
-        assert_eq!(matches(conditions, &subject(), &facts), expected, "{conditions} on {facts:?}");
+        assert_eq!(
+            matches(conditions, &subject(), &facts),
+            expected,
+            "{conditions} on {facts:?}"
+        );
     }
 }
 
@@ -145,8 +222,14 @@ fn subjects_match_key_by_key_and_doubt_restricts() {
         executable: Some("/usr/bin/psql".into()),
         cgroup: None,
     };
-    let local = || Subject { process: Some(process.clone()), ..subject() };
-    let mapped = || Subject { client: "[::ffff:10.9.0.1]:50000".parse().unwrap(), ..subject() };
+    let local = || Subject {
+        process: Some(process.clone()),
+        ..subject()
+    };
+    let mapped = || Subject {
+        client: "[::ffff:10.9.0.1]:50000".parse().unwrap(),
+        ..subject()
+    };
     for (conditions, subject, expected) in [
         ("{targets: [orders]}", subject(), BOTH),
         ("{targets: ['ord*']}", subject(), BOTH),
@@ -158,17 +241,29 @@ fn subjects_match_key_by_key_and_doubt_restricts() {
         ("{clientNetworks: [10.9.0.0/16]}", subject(), BOTH),
         ("{clientNetworks: [10.9.0.0/16]}", mapped(), BOTH),
         ("{clientNetworks: ['::ffff:10.9.0.1']}", subject(), BOTH),
-        ("{clientNetworks: [10.8.0.0/16, 'fd00::/8']}", subject(), NEITHER),
+        (
+            "{clientNetworks: [10.8.0.0/16, 'fd00::/8']}",
+            subject(),
+            NEITHER,
+        ),
         ("{process: {uids: [0, 1000]}}", local(), BOTH),
         ("{process: {uids: [0]}}", local(), NEITHER),
         ("{process: {executables: ['/usr/bin/*']}}", local(), BOTH),
-        ("{process: {uids: [1000], executables: [/bin/sh]}}", local(), NEITHER),
+        (
+            "{process: {uids: [1000], executables: [/bin/sh]}}",
+            local(),
+            NEITHER,
+        ),
         // What is not known of the process.
         ("{process: {cgroups: [/user.slice]}}", local(), ONLY_DENY),
         ("{process: {uids: [1000]}}", subject(), ONLY_DENY),
     ] {
         let facts = facts(&["SELECT"], &[], &[]);
-        assert_eq!(matches(conditions, &subject, &facts), expected, "{conditions}");
+        assert_eq!(
+            matches(conditions, &subject, &facts),
+            expected,
+            "{conditions}"
+        );
     }
 }
 
@@ -176,19 +271,40 @@ fn subjects_match_key_by_key_and_doubt_restricts() {
 fn the_strictest_rule_decides_and_then_the_first_by_name() {
     let snapshot = rules(&[
         ("allow-all", "{match: {}, then: allow}"),
-        ("hold-b", "{match: {statements: [DELETE]}, then: {hold: {timeout: 5m}}}"),
-        ("hold-a", "{match: {statements: [DELETE]}, then: {hold: {message: slowly}}}"),
+        (
+            "hold-b",
+            "{match: {statements: [DELETE]}, then: {hold: {timeout: 5m}}}",
+        ),
+        (
+            "hold-a",
+            "{match: {statements: [DELETE]}, then: {hold: {message: slowly}}}",
+        ),
         ("deny-z", "{match: {writes: [customers]}, then: deny}"),
-        ("deny-y", "{match: {writes: [customers]}, then: {deny: never}}"),
+        (
+            "deny-y",
+            "{match: {writes: [customers]}, then: {deny: never}}",
+        ),
     ]);
-    let decision = decide(&snapshot, &subject(), &facts(&["DELETE"], &[], &["customers"]));
+    let decision = decide(
+        &snapshot,
+        &subject(),
+        &facts(&["DELETE"], &[], &["customers"]),
+    );
     assert_eq!(decision.outcome, Outcome::Deny);
     assert_eq!(&*decision.reason, "never");
     let rule = decision.rule.unwrap();
-    assert_eq!((&*rule.name, &*rule.file, rule.line), ("deny-y", "policy.yaml", 24));
+    assert_eq!(
+        (&*rule.name, &*rule.file, rule.line),
+        ("deny-y", "policy.yaml", 24)
+    );
 
     let decision = decide(&snapshot, &subject(), &facts(&["DELETE"], &[], &["orders"]));
-    assert_eq!(decision.outcome, Outcome::Hold { timeout: Duration::from_secs(600) });
+    assert_eq!(
+        decision.outcome,
+        Outcome::Hold {
+            timeout: Duration::from_secs(600)
+        }
+    );
     assert_eq!(&*decision.reason, "slowly");
 
     let decision = decide(&snapshot, &subject(), &facts(&["SELECT"], &["orders"], &[]));
@@ -202,9 +318,18 @@ fn the_order_of_files_and_documents_means_nothing() {
     let two = "{kind: Rule, name: b, spec: {match: {}, then: {deny: second}}}";
     for (one, two) in [(one, two), (two, one)] {
         let sources = [
-            Source { file: "2.yaml", text: one },
-            Source { file: "3.yaml", text: two },
-            Source { file: "1.yaml", text: TARGET },
+            Source {
+                file: "2.yaml",
+                text: one,
+            },
+            Source {
+                file: "3.yaml",
+                text: two,
+            },
+            Source {
+                file: "1.yaml",
+                text: TARGET,
+            },
         ];
         let snapshot = policy::load(&sources, &HashKey::new([0; 32])).unwrap();
         let decision = decide(&snapshot, &subject(), &facts(&["SELECT"], &[], &[]));
@@ -215,17 +340,27 @@ fn the_order_of_files_and_documents_means_nothing() {
 #[test]
 fn without_a_rule_the_target_decides() {
     let complete = facts(&["SELECT"], &[], &[]);
-    let incomplete = Facts { incomplete: Some("a DO block"), ..facts(&["DO"], &[], &[]) };
+    let incomplete = Facts {
+        incomplete: Some("a DO block"),
+        ..facts(&["DO"], &[], &[])
+    };
     for (keys, on_complete, on_incomplete) in [
         ("", "Allow", "Deny"),
         ("  default: deny\n", "Deny", "Deny"),
         ("  incomplete: allow\n", "Allow", "Allow"),
-        ("  default: {hold: {timeout: 1h}}\n  incomplete: hold\n", "Hold", "Hold"),
+        (
+            "  default: {hold: {timeout: 1h}}\n  incomplete: hold\n",
+            "Hold",
+            "Hold",
+        ),
     ] {
         let snapshot = load(&(TARGET.to_owned() + keys));
         for (facts, expected) in [(&complete, on_complete), (&incomplete, on_incomplete)] {
             let decision = decide(&snapshot, &subject(), facts);
-            assert!(format!("{:?}", decision.outcome).starts_with(expected), "{keys}: {decision:?}");
+            assert!(
+                format!("{:?}", decision.outcome).starts_with(expected),
+                "{keys}: {decision:?}"
+            );
             assert_eq!(decision.rule, None);
         }
     }
@@ -249,7 +384,11 @@ fn the_longest_prefix_owns_an_address() {
         ("192.0.2.1", 5432, None),
     ] {
         let found = snapshot.target_by_address(address.parse().unwrap(), port);
-        assert_eq!(found.map(|target| target.name.as_str()), expected, "{address}");
+        assert_eq!(
+            found.map(|target| target.name.as_str()),
+            expected,
+            "{address}"
+        );
     }
 }
 
@@ -260,5 +399,8 @@ fn the_hash_is_of_the_texts_alone() {
         policy::load(&sources, &HashKey::new([0; 32])).unwrap().hash
     };
     assert_eq!(hash("a.yaml", TARGET), hash("/etc/b.yaml", TARGET));
-    assert_ne!(hash("a.yaml", TARGET), hash("a.yaml", &(TARGET.to_owned() + "# note\n")));
+    assert_ne!(
+        hash("a.yaml", TARGET),
+        hash("a.yaml", &(TARGET.to_owned() + "# note\n"))
+    );
 }

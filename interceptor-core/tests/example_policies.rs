@@ -20,42 +20,69 @@ fn examples() -> Snapshot {
     let mut files: Vec<(String, String)> = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             files.push((name, fs::read_to_string(path).unwrap()));
         }
     }
-    let sources: Vec<Source<'_>> =
-        files.iter().map(|(file, text)| Source { file, text }).collect();
+    let sources: Vec<Source<'_>> = files
+        .iter()
+        .map(|(file, text)| Source { file, text })
+        .collect();
     policy::load(&sources, &HashKey::new([0; 32])).unwrap_or_else(|errors| panic!("\n{errors}"))
 }
 
 fn text<'a>(node: &'a Yaml<'_>, key: &str) -> Option<&'a str> {
-    node.as_mapping_get(key).map(|value| value.as_str().expect("a text"))
+    node.as_mapping_get(key)
+        .map(|value| value.as_str().expect("a text"))
 }
 
 fn texts<'a>(node: &'a Yaml<'_>, key: &str) -> Vec<&'a str> {
-    let list = node.as_mapping_get(key).map(|value| value.as_sequence().expect("a list"));
-    list.into_iter().flatten().map(|entry| entry.as_str().expect("a text")).collect()
+    let list = node
+        .as_mapping_get(key)
+        .map(|value| value.as_sequence().expect("a list"));
+    list.into_iter()
+        .flatten()
+        .map(|entry| entry.as_str().expect("a text"))
+        .collect()
 }
 
 fn relations(node: &Yaml<'_>, key: &str) -> Vec<Relation> {
     let relation = |name: &str| match name.split_once('.') {
-        Some((schema, name)) => Relation { schema: Some(schema.into()), name: name.into() },
-        None => Relation { schema: None, name: name.into() },
+        Some((schema, name)) => Relation {
+            schema: Some(schema.into()),
+            name: name.into(),
+        },
+        None => Relation {
+            schema: None,
+            name: name.into(),
+        },
     };
     texts(node, key).into_iter().map(relation).collect()
 }
 
 fn facts(case: &Yaml<'_>) -> Facts {
     let node = case.as_mapping_get("facts").expect("facts");
-    let kind = |name: &str| *KINDS.iter().find(|kind| **kind == name).expect("a statement kind");
+    let kind = |name: &str| {
+        *KINDS
+            .iter()
+            .find(|kind| **kind == name)
+            .expect("a statement kind")
+    };
     Facts {
         kinds: texts(node, "kinds").into_iter().map(kind).collect(),
         reads: relations(node, "reads"),
         writes: relations(node, "writes"),
-        functions: texts(node, "functions").into_iter().map(String::from).collect(),
-        unfiltered: node.as_mapping_get("unfiltered").is_some_and(|it| it.as_bool().unwrap()),
+        functions: texts(node, "functions")
+            .into_iter()
+            .map(String::from)
+            .collect(),
+        unfiltered: node
+            .as_mapping_get("unfiltered")
+            .is_some_and(|it| it.as_bool().unwrap()),
         incomplete: text(node, "incomplete").map(|why| &*String::from(why).leak()),
     }
 }
@@ -80,7 +107,9 @@ fn the_examples_decide_as_expected() {
     assert!(cases.len() >= 20, "cases were lost");
     for case in cases {
         let name = text(case, "case").unwrap();
-        let target = snapshot.target(text(case, "target").unwrap_or("orders")).unwrap();
+        let target = snapshot
+            .target(text(case, "target").unwrap_or("orders"))
+            .unwrap();
         let decision = snapshot.decide(target, &subject(case), &facts(case));
         let rule = decision.rule.as_ref().map_or("none", |rule| &rule.name);
         assert_eq!(rule, text(case, "rule").unwrap(), "{name}");
@@ -111,10 +140,17 @@ fn the_examples_mask_as_they_say() {
         ("auth", "users", "password_hash", Some(Method::Null)),
         ("public", "customers", "name", None),
     ] {
-        assert_eq!(masks.column(schema, table, column), method, "{schema}.{table}.{column}");
+        assert_eq!(
+            masks.column(schema, table, column),
+            method,
+            "{schema}.{table}.{column}"
+        );
     }
     assert!(masks.has_columns() && masks.has_patterns());
-    assert!(masks.may_mask(None, "customers", "email"), "the schema is open, so it may be public");
+    assert!(
+        masks.may_mask(None, "customers", "email"),
+        "the schema is open, so it may be public"
+    );
     let names: Vec<&str> = masks.column_names(None, "orders").collect();
     assert_eq!(names, ["password*", "api_key"]);
 }

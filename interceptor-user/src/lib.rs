@@ -4,5 +4,8 @@ pub mod admin;
 pub mod approval;
 pub mod audit;
 pub mod cli;
+pub mod gateway;
 pub mod identify;
 pub mod kernel;
+pub mod policy_files;
+pub mod telemetry;

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::Pattern;
+use super::{MASK_TEXT, Pattern, email};
 
 /// The fewest digits in which either pattern can be.
 pub(super) const DIGITS_MIN: usize = 9;
@@ -17,7 +17,7 @@ const CARD_DIGITS_MAX: usize = 19;
 /// A run of digits.
 type Group = Range<usize>;
 
-/// Finds every card and number that is asked for, in order of sequences, without overlap.
+/// Finds every card and number that is asked for. No two overlap: a card has no group of two.
 pub(super) fn find(
     text: &[u8],
     cards: bool,
@@ -28,29 +28,28 @@ pub(super) fn find(
     let mut position = 0;
     while let Some(start) = next_digit(text, position) {
         position = read_sequence(text, start, &mut groups);
-        // The rest of a sequence in which no card begins, where a number may still be.
-        let mut rest = 0;
         if cards && !is_fraction(text, start) && !is_iban(text, &groups) {
-            let mut first = usize::from(is_international_phone(text, start));
-            while first < groups.len() {
-                let Some(count) = card_at(text, groups.get(first..).unwrap_or_default()) else {
-                    first += 1;
-                    continue;
-                };
-                if ssns {
-                    find_ssns(
-                        text,
-                        groups.get(rest..first).unwrap_or_default(),
-                        &mut found,
-                    );
-                }
-                found(Pattern::PaymentCard, span(groups.get(first..first + count)));
-                first += count;
-                rest = first;
-            }
+            find_cards(text, &groups, &mut found);
         }
         if ssns {
-            find_ssns(text, groups.get(rest..).unwrap_or_default(), &mut found);
+            find_ssns(text, &groups, &mut found);
+        }
+    }
+}
+
+fn find_cards(text: &[u8], groups: &[Group], found: &mut impl FnMut(Pattern, Range<usize>)) {
+    // `+49 1511 2345678`: the country's code is no start of a card.
+    let phone = groups
+        .first()
+        .is_some_and(|first| before(text, first.start).ends_with(b"+"));
+    let mut first = usize::from(phone);
+    while let Some(rest) = groups.get(first..).filter(|rest| !rest.is_empty()) {
+        match card_at(text, rest) {
+            Some(count) => {
+                found(Pattern::PaymentCard, span(rest.get(..count)));
+                first += count;
+            }
+            None => first += 1,
         }
     }
 }
@@ -88,45 +87,69 @@ fn span(groups: Option<&[Group]>) -> Range<usize> {
 
 /// The digits after a decimal point: every hundredth float would pass for a card.
 fn is_fraction(text: &[u8], start: usize) -> bool {
-    matches!(start.checked_sub(2).and_then(|from| text.get(from..start)),
-        Some([digit, b'.']) if digit.is_ascii_digit())
+    before(text, start)
+        .strip_suffix(b".")
+        .is_some_and(ends_in_number)
 }
 
-/// `+49 1511 2345678`: the country's code is no start of a card.
-fn is_international_phone(text: &[u8], start: usize) -> bool {
-    start.checked_sub(1).and_then(|before| text.get(before)) == Some(&b'+')
+/// A number, or what a mask left of one: what is next to a finding is judged the same before and
+/// after the finding is replaced.
+fn ends_in_number(text: &[u8]) -> bool {
+    text.last().is_some_and(u8::is_ascii_digit) || text.ends_with(MASK_TEXT.as_bytes())
 }
 
-/// `DE89 3704 0044 0532 0130 00`: an IBAN in print, by its head.
+fn starts_with_number(text: &[u8]) -> bool {
+    text.first().is_some_and(u8::is_ascii_digit) || text.starts_with(MASK_TEXT.as_bytes())
+}
+
+/// `DE89 3704 0044 0532 0130 00`: an IBAN in print, by its head. The end of a domain is none.
 fn is_iban(text: &[u8], groups: &[Group]) -> bool {
-    let Some([check, _, ..]) = Some(groups) else {
-        return false;
+    let [check, _, ..] = groups else { return false };
+    let lead = match before(text, check.start) {
+        [lead @ .., a, b] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => lead,
+        _ => return false,
     };
-    check.len() == 2
-        && matches!(check.start.checked_sub(2).and_then(|from| text.get(from..check.start)),
-            Some([a, b]) if a.is_ascii_uppercase() && b.is_ascii_uppercase())
+    let glued = |byte: &u8| email::is_word(*byte) || matches!(byte, b'.' | b'-' | b'@');
+    check.len() == 2 && !lead.last().is_some_and(glued)
+}
+
+fn before(text: &[u8], position: usize) -> &[u8] {
+    text.get(..position).unwrap_or_default()
 }
 
 /// How many of the groups, from the first, are a card; the most if there is a choice.
 ///
-/// Cards are printed in groups of four, or as 4-6-5 and 4-6-4. Shorter groups are dates, phones
-/// and lists of numbers: a card has no group under three digits, and begins with four at least.
+/// Cards are written in one group, in groups of four, or as 4-6-5 and 4-6-4. Other groups are
+/// dates, phones, UUIDs and lists of numbers.
 fn card_at(text: &[u8], groups: &[Group]) -> Option<usize> {
-    if groups.first()?.len() < 4 {
-        return None;
+    let first = groups.first()?;
+    if first.len() >= CARD_DIGITS_MIN {
+        return is_card(text, core::slice::from_ref(first)).then_some(1);
     }
-    let mut digits: Vec<u8> = Vec::new();
     let mut longest = None;
+    let mut digits = 0;
     for (index, group) in groups.iter().enumerate() {
-        if group.len() < 3 || digits.len() + group.len() > CARD_DIGITS_MAX {
+        let shortest = if index == 0 { 4 } else { 3 };
+        digits += group.len();
+        if !(shortest..=6).contains(&group.len()) || digits > CARD_DIGITS_MAX {
             break;
         }
-        digits.extend(text.get(group.clone())?.iter().map(|byte| byte - b'0'));
-        if digits.len() >= CARD_DIGITS_MIN && is_issued(&digits) && passes_luhn(&digits) {
+        if digits >= CARD_DIGITS_MIN && is_card(text, groups.get(..=index)?) {
             longest = Some(index + 1);
         }
     }
     longest
+}
+
+fn is_card(text: &[u8], groups: &[Group]) -> bool {
+    let bytes = groups
+        .iter()
+        .flat_map(|group| text.get(group.clone()).unwrap_or_default());
+    let digits: Vec<u8> = bytes
+        .map(|byte| byte - b'0')
+        .take(CARD_DIGITS_MAX + 1)
+        .collect();
+    is_issued(&digits) && passes_luhn(&digits)
 }
 
 /// The prefix belongs to a card scheme, and the length is one that the scheme issues.
@@ -171,9 +194,8 @@ fn passes_luhn(digits: &[u8]) -> bool {
 
 fn find_ssns(text: &[u8], groups: &[Group], found: &mut impl FnMut(Pattern, Range<usize>)) {
     let mut first = 0;
-    while let Some(window) = groups.get(first..first + 3) {
-        let before = first.checked_sub(1).and_then(|index| groups.get(index));
-        if is_ssn(text, window, before, groups.get(first + 3)) {
+    while let Some(window @ [area, group, serial]) = groups.get(first..first + 3) {
+        if is_ssn(text, area, group, serial) {
             found(Pattern::UsSsn, span(Some(window)));
             first += 3;
         } else {
@@ -184,21 +206,25 @@ fn find_ssns(text: &[u8], groups: &[Group], found: &mut impl FnMut(Pattern, Rang
 
 /// AAA-GG-SSSS, one separator throughout. A neighbour behind the same separator makes it a longer
 /// number of another kind.
-fn is_ssn(text: &[u8], window: &[Group], before: Option<&Group>, after: Option<&Group>) -> bool {
-    let [area, group, serial] = window else {
+fn is_ssn(text: &[u8], area: &Group, group: &Group, serial: &Group) -> bool {
+    let digits = |range: &Group| text.get(range.clone()).unwrap_or_default();
+    let Some(separator) = text.get(area.end) else {
         return false;
     };
-    if (area.len(), group.len(), serial.len()) != (3, 2, 4) {
-        return false;
-    }
-    let separator = text.get(area.end);
-    let of = |range: &Group| text.get(range.clone()).unwrap_or_default();
-    separator == text.get(group.end)
-        && before.is_none_or(|_| area.start.checked_sub(1).and_then(|at| text.get(at)) != separator)
-        && after.is_none_or(|_| text.get(serial.end) != separator)
-        && !matches!(of(area), b"000" | b"666" | [b'9', ..])
-        && of(group) != b"00"
-        && of(serial) != b"0000"
+    let follows_number = before(text, area.start)
+        .split_last()
+        .is_some_and(|(last, lead)| last == separator && ends_in_number(lead));
+    let precedes_number = text
+        .get(serial.end..)
+        .and_then(<[u8]>::split_first)
+        .is_some_and(|(next, rest)| next == separator && starts_with_number(rest));
+    (area.len(), group.len(), serial.len()) == (3, 2, 4)
+        && text.get(group.end) == Some(separator)
+        && !follows_number
+        && !precedes_number
+        && !matches!(digits(area), b"000" | b"666" | [b'9', ..])
+        && digits(group) != b"00"
+        && digits(serial) != b"0000"
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{
-    DEPTH_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX, HOLD_TIMEOUT_MAX, LIST_ENTRIES_MAX, NAME_CHARS_MAX,
-    TEXT_CHARS_MAX,
+    DEPTH_MAX, DOCUMENTS_MAX, ERRORS_MAX, FILE_BYTES_MAX, HOLD_TIMEOUT_MAX, LIST_ENTRIES_MAX,
+    NAME_CHARS_MAX, TEXT_CHARS_MAX,
 };
 
 /// What is wrong.
@@ -42,6 +42,9 @@ pub enum Problem {
     /// The file has no document, or an empty one.
     #[error("this document is empty; remove its `---`, or give it `kind`, `name` and `spec`")]
     EmptyDocument,
+    /// The rest is not listed.
+    #[error("there are more than {ERRORS_MAX} errors; the rest is not shown")]
+    MoreErrors,
     /// No policy at all.
     #[error("there is no document of kind Target, so nothing would be protected")]
     NoTarget,
@@ -221,10 +224,12 @@ pub struct PolicyError {
     pub column: usize,
     /// What is wrong.
     pub problem: Problem,
-    /// The nearest word that would be right here.
-    pub suggestion: Option<String>,
-    /// The text of the line.
+    /// What would be right here, where that can be told.
+    pub help: Option<String>,
+    /// The text of the line, or the part of a long line that the place is in.
     pub(super) text: String,
+    /// How many characters of `text` are before the place.
+    pub(super) lead: usize,
     /// How many characters to underline.
     pub(super) width: usize,
 }
@@ -232,14 +237,14 @@ pub struct PolicyError {
 impl PolicyError {
     /// What is wrong with all files together.
     pub(super) fn of_all(problem: Problem) -> Self {
-        let (file, text) = (String::new(), String::new());
         Self {
-            file,
+            file: String::new(),
             line: 0,
             column: 0,
             problem,
-            suggestion: None,
-            text,
+            help: None,
+            text: String::new(),
+            lead: 0,
             width: 0,
         }
     }
@@ -257,16 +262,16 @@ impl fmt::Display for PolicyError {
                 width,
                 ..
             } = self;
-            // Every character keeps its width, tabs too, so that the marks stand below.
-            let lead = text.chars().take(column.saturating_sub(1));
+            // Tabs stay tabs, so that the marks stand below what they mark.
+            let lead = text.chars().take(self.lead);
             let lead: String = lead.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
             writeln!(f, "  --> {file}:{line}:{column}")?;
             writeln!(f, "     |")?;
             writeln!(f, "{line:>4} | {text}")?;
             writeln!(f, "     | {lead}{:^<width$}", "")?;
         }
-        if let Some(suggestion) = &self.suggestion {
-            writeln!(f, "     = did you mean `{suggestion}`?")?;
+        if let Some(help) = &self.help {
+            writeln!(f, "     = {help}")?;
         }
         Ok(())
     }
@@ -274,7 +279,8 @@ impl fmt::Display for PolicyError {
 
 impl core::error::Error for PolicyError {}
 
-/// Every error of a load, by file and line; never empty.
+/// The errors of a load, by file and line; never empty, and never more than [`ERRORS_MAX`]
+/// and a last one that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyErrors(pub Vec<PolicyError>);
 

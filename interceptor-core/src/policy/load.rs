@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::decide::{self, Rule};
 use super::error::{PolicyError, PolicyErrors, Problem};
 use super::mask_document::MaskDocument;
-use super::read::{Reader, error_at, nearest};
+use super::read::{Reader, did_you_mean, report};
 use super::rule_document::RuleDocument;
 use super::target_document::TargetDocument;
 use super::yaml::{Node, Value};
@@ -110,7 +110,8 @@ pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapsho
     }
     check_catalogs(&targets, &masks, &mut errors);
     if !errors.is_empty() {
-        errors.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        // What has no file comes last.
+        errors.sort_by_cached_key(|e| (e.file.is_empty(), e.file.clone(), e.line, e.column));
         return Err(PolicyErrors(errors));
     }
     let mut targets: Vec<Target> = targets
@@ -179,8 +180,9 @@ impl<'a> Files<'a> {
         let kind = kind.and_then(|node| reader.one_of(node, "kind", &kinds()));
         let name_node = reader.required(&fields, "name", within, document.span);
         let name = name_node.and_then(|node| document_name(&mut reader, node));
-        let ((kind, read), name, place) = (kind?, name?, name_node?.span);
+        let place = name_node.map_or(document.span, |node| node.span);
         let spec = reader.required(&fields, "spec", within, place);
+        let ((kind, read), name) = (kind?, name?);
         let line = document.span.start.line();
         let here = format!("{}:{line}", source.file);
         if let Some(first) = self.places.get(&(kind, name.clone())) {
@@ -226,8 +228,7 @@ impl<'a> Files<'a> {
                 if let Some(other) = owners.get(&endpoint) {
                     let other = String::from(*other);
                     let problem = Problem::DuplicateEndpoint { endpoint, other };
-                    self.errors
-                        .push(error_at(head.source, *place, problem, None));
+                    report(&mut self.errors, head.source, *place, problem, None);
                 } else {
                     owners.insert(endpoint, &head.name);
                 }
@@ -264,9 +265,9 @@ fn check_targets(
     for (name, place) in wanted.unwrap_or_default() {
         let pattern = NamePattern::new(name);
         if !known.iter().any(|known| pattern.matches(known)) {
-            let suggestion = nearest(name, known.iter().map(String::as_str));
+            let help = did_you_mean(name, known.iter().map(String::as_str));
             let problem = Problem::UnknownTarget { name: name.clone() };
-            errors.push(error_at(head.source, *place, problem, suggestion));
+            report(errors, head.source, *place, problem, help);
         }
     }
 }
@@ -283,7 +284,7 @@ fn check_catalogs(
                     mask: head.name.clone(),
                     target: target_head.name.clone(),
                 };
-                errors.push(error_at(head.source, mask.columns_place, problem, None));
+                report(errors, head.source, mask.columns_place, problem, None);
             }
         }
     }

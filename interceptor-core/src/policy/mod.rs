@@ -44,6 +44,8 @@ pub const DEPTH_MAX: usize = 16;
 pub const NAME_CHARS_MAX: usize = 100;
 /// The longest text or pattern in a document, in characters.
 pub const TEXT_CHARS_MAX: usize = 500;
+/// The most errors that one load lists.
+pub const ERRORS_MAX: usize = 100;
 /// How long a hold waits where the file does not say.
 pub const HOLD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10 * 60);
 /// The longest that a hold may wait.

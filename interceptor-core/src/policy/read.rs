@@ -7,7 +7,8 @@
 //! shows every error.
 
 use alloc::borrow::ToOwned;
-use alloc::string::{String, ToString};
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use ipnet::IpNet;
@@ -15,10 +16,16 @@ use saphyr_parser::Span;
 
 use super::error::{PolicyError, Problem};
 use super::yaml::{Node, Value};
-use super::{LIST_ENTRIES_MAX, NamePattern, RelationPattern, Source, TEXT_CHARS_MAX, endpoint};
+use super::{
+    ERRORS_MAX, LIST_ENTRIES_MAX, NamePattern, RelationPattern, Source, TEXT_CHARS_MAX, endpoint,
+};
 
 /// How like a word must be to one that it is taken for (Jaro-Winkler, 1 is equal).
 const LIKENESS_MIN: f64 = 0.8;
+/// The most words that an error lists.
+const LISTED_WORDS_MAX: usize = 12;
+/// The most characters of a line that an error shows.
+const SHOWN_CHARS_MAX: usize = 120;
 
 /// One file's text, and the errors found in it.
 pub(super) struct Reader<'a> {
@@ -42,15 +49,11 @@ impl<'n, const N: usize> Fields<'n, N> {
 
 impl Reader<'_> {
     pub(super) fn report(&mut self, span: Span, problem: Problem) {
-        self.report_near(span, problem, None);
+        report(self.errors, self.source, span, problem, None);
     }
 
-    fn report_near(&mut self, span: Span, problem: Problem, suggestion: Option<String>) {
-        self.errors
-            .push(error_at(self.source, span, problem, suggestion));
-    }
-
-    /// Reports an unknown word, with the nearest of those that are known.
+    /// Reports an unknown word, with the nearest of those that are known or, if none is near and
+    /// they are few, with all of them.
     pub(super) fn report_unknown<'c>(
         &mut self,
         span: Span,
@@ -58,8 +61,8 @@ impl Reader<'_> {
         known: impl IntoIterator<Item = &'c str>,
         problem: Problem,
     ) {
-        let suggestion = nearest(word, known);
-        self.report_near(span, problem, suggestion);
+        let help = did_you_mean(word, known);
+        report(self.errors, self.source, span, problem, help);
     }
 
     fn wrong_type(&mut self, node: &Node, expected: &'static str) {
@@ -90,13 +93,13 @@ impl Reader<'_> {
                 .find(|(known, _)| *known == text);
             match slot {
                 Some((_, slot @ None)) => *slot = Some(value),
-                Some(_) => self.report(key.span, Problem::DuplicateKey { key: text.clone() }),
+                Some(_) => self.report(key.span, Problem::DuplicateKey { key: excerpt(text) }),
                 None => {
                     let problem = Problem::UnknownKey {
-                        key: text.clone(),
+                        key: excerpt(text),
                         within,
                     };
-                    self.report_unknown(key.span, text, keys, problem);
+                    self.report_unknown(key.span, &excerpt(text), keys, problem);
                 }
             }
         }
@@ -260,18 +263,28 @@ impl Reader<'_> {
         let problem = Problem::HostBits {
             value: text.to_owned(),
         };
-        self.report_near(node.span, problem, Some(network.trunc().to_string()));
+        let help = format!("did you mean `{}`?", network.trunc());
+        report(self.errors, self.source, node.span, problem, Some(help));
         None
     }
 }
 
-/// An error at a place of a file.
-pub(super) fn error_at(
+/// Keeps an error at a place of a file, as long as there are not too many.
+pub(super) fn report(
+    errors: &mut Vec<PolicyError>,
     source: Source<'_>,
     span: Span,
     problem: Problem,
-    suggestion: Option<String>,
-) -> PolicyError {
+    help: Option<String>,
+) {
+    if errors.len() < ERRORS_MAX {
+        errors.push(error_at(source, span, problem, help));
+    } else if errors.len() == ERRORS_MAX {
+        errors.push(PolicyError::of_all(Problem::MoreErrors));
+    }
+}
+
+fn error_at(source: Source<'_>, span: Span, problem: Problem, help: Option<String>) -> PolicyError {
     let line = span.start.line().max(1);
     let text = source
         .text
@@ -279,8 +292,10 @@ pub(super) fn error_at(
         .nth(line - 1)
         .unwrap_or_default()
         .trim_end();
-    let column = span.start.col() + 1;
-    let rest = text.chars().count().saturating_sub(span.start.col());
+    let cut = span.start.col().saturating_sub(SHOWN_CHARS_MAX / 2);
+    let text: String = text.chars().skip(cut).take(SHOWN_CHARS_MAX).collect();
+    let lead = span.start.col() - cut;
+    let rest = text.chars().count().saturating_sub(lead);
     // What goes on over several lines is underlined on its first.
     let width = if span.end.line() > line {
         rest
@@ -290,25 +305,40 @@ pub(super) fn error_at(
     PolicyError {
         file: source.file.to_owned(),
         line,
-        column,
+        column: span.start.col() + 1,
         problem,
-        suggestion,
-        text: text.to_owned(),
+        help,
+        text,
+        lead,
         width: width.max(1),
     }
 }
 
-/// The most similar of the known words, if any is similar enough to have been meant.
-pub(super) fn nearest<'c>(word: &str, known: impl IntoIterator<Item = &'c str>) -> Option<String> {
-    known
-        .into_iter()
-        .map(|known| {
-            (
-                strsim::jaro_winkler(&word.to_lowercase(), &known.to_lowercase()),
-                known,
-            )
-        })
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, known)| known.to_owned())
+/// The known word that was probably meant, or all of them if they are few.
+pub(super) fn did_you_mean<'c>(
+    word: &str,
+    known: impl IntoIterator<Item = &'c str>,
+) -> Option<String> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let word = word.to_lowercase();
+    let likeness = |known: &str| strsim::jaro_winkler(&word, &known.to_lowercase());
+    let nearest = known
+        .iter()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    if likeness(nearest) >= LIKENESS_MIN {
+        return Some(format!("did you mean `{nearest}`?"));
+    }
+    let all = known.join("`, `");
+    (known.len() <= LISTED_WORDS_MAX).then(|| format!("there is `{all}`"))
+}
+
+/// A word of the file for a message, in bounds.
+fn excerpt(text: &str) -> String {
+    let mut chars = text.chars();
+    let start: String = chars.by_ref().take(SHOWN_CHARS_MAX / 2).collect();
+    if chars.next().is_some() {
+        start + "…"
+    } else {
+        start
+    }
 }

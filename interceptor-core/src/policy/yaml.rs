@@ -13,8 +13,8 @@ use alloc::vec::Vec;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
+use super::DEPTH_MAX;
 use super::error::Problem;
-use super::{DEPTH_MAX, DOCUMENTS_MAX};
 
 /// A value and its place.
 #[derive(Debug)]
@@ -66,8 +66,14 @@ pub(super) fn read(text: &str, mut report: impl FnMut(Span, Problem)) -> Vec<Nod
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {
-                let message = error.info().to_string();
-                report(Span::empty(*error.marker()), Problem::Syntax { message });
+                let problem = match error.info() {
+                    // A pattern such as `*.*.password` without its quotes.
+                    info if info.ends_with("unknown anchor") => Problem::Anchor,
+                    info => Problem::Syntax {
+                        message: info.to_string(),
+                    },
+                };
+                report(Span::empty(*error.marker()), problem);
                 return documents;
             }
         };
@@ -81,10 +87,6 @@ pub(super) fn read(text: &str, mut report: impl FnMut(Span, Problem)) -> Vec<Nod
         };
         if let Some(root) = close_into(&mut open, node) {
             documents.push(root);
-        }
-        if documents.len() > DOCUMENTS_MAX {
-            report(span, Problem::TooManyDocuments);
-            return documents;
         }
     }
     documents

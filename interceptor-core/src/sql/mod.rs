@@ -341,11 +341,13 @@ const OPAQUE_FUNCTIONS: &[&str] = &[
 const OPAQUE: &str = "it calls a function that runs SQL or reaches data which the gateway cannot see";
 
 fn opaque_function(functions: &[String]) -> Option<&'static str> {
-    let opaque = functions.iter().any(|function| {
-        let name = function.rsplit('.').next().unwrap_or(function);
-        OPAQUE_FUNCTIONS.contains(&name) || name.starts_with("dblink")
-    });
-    opaque.then_some(OPAQUE)
+    let opaque = |function: &String| is_opaque(function.rsplit('.').next().unwrap_or(function));
+    functions.iter().any(opaque).then_some(OPAQUE)
+}
+
+/// A function of this name reaches what the statement does not show.
+pub fn is_opaque(name: &str) -> bool {
+    OPAQUE_FUNCTIONS.contains(&name) || name.starts_with("dblink")
 }
 
 /// Kinds whose texts carry passwords or connection strings.

@@ -37,6 +37,8 @@ pub struct CatalogRelation {
     pub columns: Vec<CatalogColumn>,
     /// The query behind it, for a view.
     pub view: Option<String>,
+    /// The tables it inherits from or is a partition of.
+    pub parents: Vec<u32>,
 }
 
 /// One column of a relation.
@@ -63,7 +65,7 @@ pub struct Catalog {
 impl Catalog {
     /// From the relations, and the names of the functions that are built in and nothing else.
     pub fn new(relations: Vec<CatalogRelation>, functions: Vec<Box<str>>) -> Self {
-        let mut catalog = Self { functions: functions.into_iter().collect(), ..Self::default() };
+        let mut catalog = Self { functions: functions.into_iter().filter(|name| !sql::is_opaque(name)).collect(), ..Self::default() };
         for relation in relations {
             catalog.by_name.entry(relation.name.clone()).or_default().push(relation.oid);
             catalog.relations.insert(relation.oid, relation);
@@ -130,8 +132,34 @@ impl Provenance {
                 }
             }
         }
+        provenance.inherit();
         provenance.resolve_views();
         provenance
+    }
+
+    /// A partition's or child's column holds its parent's values.
+    fn inherit(&mut self) {
+        let catalog = self.catalog.clone();
+        for _ in 0..VIEW_DEPTH_MAX {
+            let mut changed = false;
+            for child in catalog.relations.values() {
+                for parent in child.parents.iter().filter_map(|oid| catalog.relations.get(oid)) {
+                    let Some(masked) = self.masked.get(&parent.oid).cloned() else { continue };
+                    let named = |attribute: i16| parent.columns.iter().find(|column| column.attribute == attribute);
+                    for (attribute, method) in masked {
+                        let same = named(attribute)
+                            .and_then(|column| child.columns.iter().find(|own| own.name == column.name));
+                        if let Some(own) = same {
+                            let columns = self.masked.entry(child.oid).or_default();
+                            changed |= columns.insert(own.attribute, method).is_none();
+                        }
+                    }
+                }
+            }
+            if !changed {
+                return;
+            }
+        }
     }
 
     /// Views show what they select from: a view's column is masked if its expression is tainted.

@@ -193,11 +193,11 @@ impl CopyMasker {
 
     fn unescape(&self, raw: &[u8]) -> Vec<u8> {
         let mut value = Vec::with_capacity(raw.len());
-        let mut bytes = raw.iter().copied();
+        let mut bytes = raw.iter().copied().peekable();
         if self.format.csv {
             let mut quoted = false;
             while let Some(byte) = bytes.next() {
-                let next = bytes.as_slice().first().copied();
+                let next = bytes.peek().copied();
                 let escapes = quoted
                     && byte == self.format.escape
                     && next.is_some_and(|next| next == self.format.quote || next == self.format.escape);

@@ -89,15 +89,15 @@ impl Session {
         }
     }
 
-    /// A cancel request came for this session. True if it ended a hold, so that the target need
-    /// not hear of it: it has not seen the command.
-    pub fn handle_cancel(&mut self) -> bool {
-        match self.end_hold("cancelled") {
-            Some(pending) => {
+    /// A cancel request came for this session. If it ends a hold the target does not hear of it:
+    /// it has not seen the command.
+    pub fn handle_cancel(&mut self) {
+        match (self.end_hold("cancelled"), &self.cancel_key) {
+            (Some(pending), _) => {
                 self.refuse(pending, ErrorText::new("57014", "canceling statement due to user request"));
-                true
             }
-            None => false,
+            (None, Some(key)) => self.actions.push_back(Action::ForwardCancel(key.clone())),
+            (None, None) => {}
         }
     }
 

@@ -74,6 +74,8 @@ pub enum Action {
     Register(CancelKey),
     /// This connection cancels the session of this key, and ends.
     Cancel(CancelKey),
+    /// Send this cancel request to the target, on a connection of its own.
+    ForwardCancel(CancelKey),
     /// Read the catalogue of this database; then [`Session::handle_catalog`] or
     /// [`Session::handle_no_catalog`].
     ReadCatalog {
@@ -196,6 +198,7 @@ pub struct Session {
     catalog: CatalogState,
     notices: Vec<String>,
     actions: VecDeque<Action>,
+    cancel_key: Option<CancelKey>,
     draining: bool,
     client_gone: bool,
 }
@@ -234,6 +237,7 @@ impl Session {
             catalog: CatalogState::default(),
             notices: Vec::new(),
             actions: VecDeque::new(),
+            cancel_key: None,
             draining: false,
             client_gone: false,
         }

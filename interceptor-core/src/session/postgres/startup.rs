@@ -143,7 +143,10 @@ impl Session {
             }
             backend::kind::PARAMETER_STATUS => self.parameter_status(&body),
             backend::kind::BACKEND_KEY_DATA => match backend::backend_key_data(&body) {
-                Ok(key) => self.actions.push_back(Action::Register(key)),
+                Ok(key) => {
+                    self.cancel_key = Some(key.clone());
+                    self.actions.push_back(Action::Register(key));
+                }
                 Err(error) => return self.violate("the target", error),
             },
             backend::kind::NOTICE_RESPONSE | backend::kind::NEGOTIATE_PROTOCOL_VERSION => {}

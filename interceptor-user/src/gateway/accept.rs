@@ -1,0 +1,152 @@
+//! From the listening socket to a session: which target, and which process behind the client.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use interceptor_core::audit::event::{self, Kind};
+use interceptor_core::command::{Process, Subject};
+use interceptor_core::policy::{Protocol, Target};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::drive::{self, Stage};
+use super::{Shared, event};
+use crate::admin::SessionRow;
+use crate::audit::json;
+use crate::kernel::Plane;
+
+/// Sessions at the same time; a client beyond it is refused at once.
+pub(super) const SESSIONS_MAX: usize = 20_000;
+
+/// Waits this long after the system had no descriptor left.
+const EXHAUSTED_WAIT: Duration = Duration::from_millis(100);
+
+/// Takes connections until `stop` says otherwise; then waits until every session has ended.
+pub(super) async fn accept(
+    listener: TcpListener,
+    plane: Arc<RwLock<Plane>>,
+    shared: Arc<Shared>,
+    mut stage: watch::Receiver<Stage>,
+) {
+    let permits = Arc::new(Semaphore::new(SESSIONS_MAX));
+    let mut sessions = JoinSet::new();
+    loop {
+        // Cancel-safe, both: accept loses no connection, and the watch keeps its value.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = sessions.join_next() => continue,
+            _ = stage.wait_for(|stage| *stage != Stage::Serving) => break,
+        };
+        let (client, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
+                    tokio::time::sleep(EXHAUSTED_WAIT).await;
+                }
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            tracing::warn!(%peer, limit = SESSIONS_MAX, "a connection was refused: too many sessions");
+            continue;
+        };
+        let (plane, shared, stage) = (Arc::clone(&plane), Arc::clone(&shared), stage.clone());
+        sessions.spawn(async move {
+            if let Err(error) = begin(client, peer, &plane, shared, stage).await {
+                tracing::debug!(%peer, %error, "a connection ended before its session began");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    while sessions.join_next().await.is_some() {}
+}
+
+async fn begin(
+    client: TcpStream,
+    peer: SocketAddr,
+    plane: &RwLock<Plane>,
+    shared: Arc<Shared>,
+    stage: watch::Receiver<Stage>,
+) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    let peer = canonical(peer);
+    let destination = canonical(client.local_addr()?);
+    let Some(target) = shared.policy.target_by_address(destination.ip(), destination.port()) else {
+        // Somebody dialled the proxy's own port: nothing was intercepted, so nothing is carried.
+        tracing::debug!(%peer, %destination, "a connection that was not intercepted is closed");
+        return Ok(());
+    };
+    let target = Arc::new(target.clone());
+    let process = identify(plane, peer, destination);
+    let id = Uuid::now_v7();
+    record_connection(&shared, id, peer, destination, &target, process.as_ref())?;
+    let row = SessionRow {
+        id: id.to_string(),
+        client: peer.to_string(),
+        target: target.name.clone(),
+        user: String::new(),
+        database: String::new(),
+        process: process
+            .as_ref()
+            .map(|process| format!("{} (pid {}, uid {})", process.comm, process.pid, process.uid))
+            .unwrap_or_default(),
+        since_unix_ns: json::now_unix_ns(),
+        state: "starting".to_owned(),
+        commands: 0,
+    };
+    let (membership, controls) = shared.sessions.enter(id, row);
+    let subject = Subject { client: peer, process, user: String::new(), database: String::new() };
+    drive::drive(client, destination, target, subject, id, shared, membership, controls, stage).await;
+    Ok(())
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The local process behind a connection. Unknown is an answer too; policy may ask for more.
+fn identify(plane: &RwLock<Plane>, client: SocketAddr, target: SocketAddr) -> Option<Process> {
+    let plane = plane.read().ok()?;
+    match plane.identity(client, target) {
+        Ok(identity) => identity.map(|identity| identity.process()),
+        Err(error) => {
+            tracing::warn!(%error, "the kernel's identities cannot be read");
+            None
+        }
+    }
+}
+
+fn record_connection(
+    shared: &Shared,
+    id: Uuid,
+    client: SocketAddr,
+    destination: SocketAddr,
+    target: &Target,
+    process: Option<&Process>,
+) -> io::Result<()> {
+    let protocol = match target.protocol {
+        Protocol::Postgres => "postgres",
+    };
+    let process = process.map(|process| event::Process {
+        uid: process.uid,
+        gid: process.gid,
+        pid: process.pid,
+        comm: process.comm.clone(),
+        executable: process.executable.clone().unwrap_or_default(),
+        cgroup: process.cgroup.clone().unwrap_or_default(),
+    });
+    let connection = event::Connection {
+        client: client.to_string(),
+        target_address: destination.to_string(),
+        target: target.name.clone(),
+        protocol: protocol.to_owned(),
+        process,
+    };
+    shared.recorder.note(event(id.as_bytes(), Kind::Connection(connection))).map_err(io::Error::other)
+}

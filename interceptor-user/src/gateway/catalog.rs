@@ -1,0 +1,216 @@
+//! Catalogues of targets, read on a side connection and shared by the sessions of a database.
+//!
+//! A session never reads the catalogue itself: its user may see another one than the masks need.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use interceptor_core::policy::CatalogAccess;
+use interceptor_core::session::postgres::catalog::{Catalog, CatalogColumn, CatalogRelation};
+use tokio_postgres::{Client, NoTls};
+
+use super::upstream;
+
+/// A catalogue older than this is read anew by the next session. Changes through the gateway are
+/// seen at once; this is for those that go past it.
+const AGE_MAX: Duration = Duration::from_secs(60);
+/// How long reading may take.
+const READ_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Bytes of a password file that are read.
+const PASSWORD_BYTES_MAX: usize = 4096;
+
+/// Why a catalogue could not be read. Holds no secret.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CatalogError {
+    #[error("the target has no `catalog` in its policy file")]
+    NoAccess,
+    #[error("the password file {path}: {source}")]
+    PasswordFile { path: String, source: std::io::Error },
+    #[error("the target cannot be reached: {0}")]
+    Unreachable(std::io::Error),
+    #[error("the target says: {0}")]
+    Target(String),
+    #[error("reading it took longer than {} s", READ_WAIT_MAX.as_secs())]
+    TooSlow,
+}
+
+impl From<tokio_postgres::Error> for CatalogError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        // The server's words alone: the library's own may hold more than we want to show.
+        Self::Target(error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned()))
+    }
+}
+
+/// Every catalogue in use, by target address and database.
+#[derive(Default)]
+pub(super) struct Catalogs {
+    entries: Mutex<HashMap<(SocketAddr, String), Arc<Entry>>>,
+}
+
+/// The catalogue of one database.
+#[derive(Default)]
+pub(super) struct Entry {
+    /// Counts the changes that went through the gateway.
+    generation: AtomicU64,
+    /// One session reads, the others wait for its result.
+    cached: tokio::sync::Mutex<Option<Cached>>,
+}
+
+#[derive(Clone)]
+struct Cached {
+    catalog: Arc<Catalog>,
+    generation: u64,
+    /// When its reading began.
+    began: Instant,
+}
+
+impl Catalogs {
+    /// The place for one database.
+    pub(super) fn entry(&self, target: SocketAddr, database: &str) -> Arc<Entry> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(entries.entry((target, database.to_owned())).or_default())
+    }
+}
+
+impl Entry {
+    /// The newest generation.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The catalogue changed.
+    pub(super) fn change(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The catalogue and its generation. `asked`: one whose reading began before this will not do.
+    pub(super) async fn read(
+        &self,
+        access: Option<&CatalogAccess>,
+        target: SocketAddr,
+        database: &str,
+        asked: Option<Instant>,
+    ) -> Result<(Arc<Catalog>, u64), CatalogError> {
+        let access = access.ok_or(CatalogError::NoAccess)?;
+        let mut cached = self.cached.lock().await;
+        let fits = cached.as_ref().filter(|cached| {
+            cached.generation == self.generation()
+                && cached.began.elapsed() < AGE_MAX
+                && asked.is_none_or(|asked| cached.began >= asked)
+        });
+        if let Some(fits) = fits {
+            return Ok((Arc::clone(&fits.catalog), fits.generation));
+        }
+        let (generation, began) = (self.generation(), Instant::now());
+        let reading = tokio::time::timeout(READ_WAIT_MAX, read(access, target, database));
+        let catalog = Arc::new(reading.await.map_err(|_| CatalogError::TooSlow)??);
+        *cached = Some(Cached { catalog: Arc::clone(&catalog), generation, began });
+        Ok((catalog, generation))
+    }
+}
+
+async fn read(access: &CatalogAccess, target: SocketAddr, database: &str) -> Result<Catalog, CatalogError> {
+    let mut config = tokio_postgres::Config::new();
+    config.user(&access.user).dbname(database).application_name("interceptor catalogue");
+    if let Some(path) = &access.password_file {
+        config.password(password(path)?);
+    }
+    let stream = upstream::connect(target).await.map_err(CatalogError::Unreachable)?;
+    let (client, connection) = config.connect_raw(stream, NoTls).await?;
+    // The connection ends when the client is dropped.
+    let connection = tokio::spawn(connection);
+    let catalog = query(&client).await;
+    drop(client);
+    connection.abort();
+    catalog
+}
+
+fn password(path: &str) -> Result<Vec<u8>, CatalogError> {
+    let failed = |source| CatalogError::PasswordFile { path: path.to_owned(), source };
+    let mut password = std::fs::read(path).map_err(failed)?;
+    if password.len() > PASSWORD_BYTES_MAX {
+        return Err(failed(std::io::Error::from(std::io::ErrorKind::FileTooLarge)));
+    }
+    while password.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        password.pop();
+    }
+    Ok(password)
+}
+
+const SETTINGS: &str = "SET search_path = pg_catalog; SET statement_timeout = '25s'; \
+     SET default_transaction_read_only = on";
+
+/// User relations, and the system's that hold values of user columns.
+const RELATIONS: &str = "
+    SELECT c.oid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.attgenerated <> ''
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+       AND (n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+            OR c.relname IN ('pg_statistic', 'pg_stats', 'pg_stats_ext', 'pg_stats_ext_exprs', 'pg_statistic_ext_data'))
+     ORDER BY c.oid, a.attnum";
+
+const VIEWS: &str = "
+    SELECT c.oid, pg_catalog.pg_get_viewdef(c.oid)
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+
+const PARENTS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits";
+
+/// Functions whose name means a built-in one and nothing else.
+const FUNCTIONS: &str = "
+    SELECT proname FROM pg_catalog.pg_proc
+     GROUP BY proname HAVING bool_and(pronamespace = 'pg_catalog'::pg_catalog.regnamespace)";
+
+async fn query(client: &Client) -> Result<Catalog, CatalogError> {
+    client.batch_execute(SETTINGS).await?;
+    let mut relations: Vec<CatalogRelation> = Vec::new();
+    for row in client.query(RELATIONS, &[]).await? {
+        let oid: u32 = row.try_get(0)?;
+        if relations.last().is_none_or(|relation| relation.oid != oid) {
+            let (schema, name): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
+            relations.push(CatalogRelation {
+                oid,
+                schema: schema.into(),
+                name: name.into(),
+                columns: Vec::new(),
+                view: None,
+                parents: Vec::new(),
+            });
+        }
+        if let (Some(relation), Some(attribute)) = (relations.last_mut(), row.try_get::<_, Option<i16>>(3)?) {
+            let name: &str = row.try_get(4)?;
+            relation.columns.push(CatalogColumn {
+                attribute,
+                name: name.into(),
+                type_oid: row.try_get(5)?,
+                generated: row.try_get(6)?,
+            });
+        }
+    }
+    let mut views: HashMap<u32, String> = HashMap::new();
+    for row in client.query(VIEWS, &[]).await? {
+        let definition: Option<String> = row.try_get(1)?;
+        // A view that went away meanwhile, or cannot be shown: nothing is known of its columns.
+        views.insert(row.try_get(0)?, definition.unwrap_or_default());
+    }
+    let mut parents: HashMap<u32, Vec<u32>> = HashMap::new();
+    for row in client.query(PARENTS, &[]).await? {
+        parents.entry(row.try_get(0)?).or_default().push(row.try_get(1)?);
+    }
+    for relation in &mut relations {
+        relation.view = views.remove(&relation.oid);
+        relation.parents = parents.remove(&relation.oid).unwrap_or_default();
+    }
+    let mut functions = Vec::new();
+    for row in client.query(FUNCTIONS, &[]).await? {
+        let name: &str = row.try_get(0)?;
+        functions.push(name.into());
+    }
+    Ok(Catalog::new(relations, functions))
+}

@@ -1,0 +1,486 @@
+//! The one loop that moves a session: bytes, timers and answers between the sockets and the core's
+//! machine.
+//!
+//! It owns waiting. It must not know how a protocol's bytes look. Each side is read and written
+//! on its own: a peer that does not take its bytes stops what flows to it, and nothing else.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use interceptor_core::command::Subject;
+use interceptor_core::policy::Target;
+use interceptor_core::session::postgres::catalog::Catalog;
+use interceptor_core::session::postgres::{Action, HoldRequest, Resolution, Session, Ticket};
+use interceptor_core::wire::postgres::startup::{CancelKey, encode_cancel};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::catalog::{CatalogError, Entry};
+use super::sessions::{Control, Membership};
+use super::{Shared, event, upstream};
+use crate::approval::{Held, Request};
+use crate::audit::{Pending, json};
+
+/// How far the gateway is on its way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// It takes connections.
+    Serving,
+    /// It takes no more; sessions end when they are idle.
+    Draining,
+    /// The time to drain is over; sessions end now.
+    Ending,
+}
+
+/// Room made for one read.
+const READ_BYTES: usize = 32 << 10;
+/// Turns of the loop without waiting before other tasks of the thread get theirs.
+const TURNS_MAX: u32 = 32;
+/// After the end, how long a client may take to read the last words, and the server to take its
+/// farewell.
+const LINGER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Bytes that a client may still send after the end while it reads them.
+const LINGER_BYTES_MAX: u64 = 1 << 20;
+
+type Reading = Pin<Box<dyn Future<Output = Result<(Arc<Catalog>, u64), CatalogError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// A session with everything around it.
+struct Driver {
+    session: Session,
+    shared: Arc<Shared>,
+    target: Arc<Target>,
+    destination: SocketAddr,
+    id: Uuid,
+    membership: Membership,
+    client: TcpStream,
+    server: Option<TcpStream>,
+    connecting: Option<Connecting>,
+    recording: VecDeque<(Ticket, Pending)>,
+    catalog: Option<Arc<Entry>>,
+    reading: Option<Reading>,
+    held: Option<Held>,
+    shown: (&'static str, u64),
+}
+
+/// What ended the wait. Sockets need no word: the next turn tries them all.
+enum Woken {
+    Ready,
+    Connected(io::Result<TcpStream>),
+    Recorded(Ticket, Result<u64, crate::audit::AuditError>),
+    Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
+    Resolved(Option<crate::approval::Resolution>),
+    Control(Option<Control>),
+    Stage,
+}
+
+/// Carries one session from its first byte to its end.
+#[expect(clippy::too_many_arguments, reason = "what a session is made of, handed over once")]
+pub(super) async fn drive(
+    client: TcpStream,
+    destination: SocketAddr,
+    target: Arc<Target>,
+    subject: Subject,
+    id: Uuid,
+    shared: Arc<Shared>,
+    membership: Membership,
+    mut controls: mpsc::Receiver<Control>,
+    mut stage: watch::Receiver<Stage>,
+) {
+    let session = Session::new(subject, Arc::clone(&shared.policy), Arc::clone(&target), shared.now_ns());
+    let mut driver = Driver {
+        session,
+        shared,
+        target,
+        destination,
+        id,
+        membership,
+        client,
+        server: None,
+        connecting: None,
+        recording: VecDeque::new(),
+        catalog: None,
+        reading: None,
+        held: None,
+        shown: ("starting", 0),
+    };
+    let mut turns = 0;
+    driver.enter_stage(*stage.borrow_and_update());
+    while !driver.session.is_closed() {
+        if driver.turn() {
+            turns += 1;
+            if turns % TURNS_MAX == 0 {
+                tokio::task::yield_now().await;
+            }
+            continue;
+        }
+        if driver.session.is_closed() {
+            break;
+        }
+        let woken = driver.wait(&mut controls, &mut stage).await;
+        if let Woken::Stage = woken {
+            let reached = *stage.borrow_and_update();
+            driver.enter_stage(reached);
+        }
+        driver.wake(woken);
+    }
+    driver.finish().await;
+}
+
+impl Driver {
+    /// Reads, works and writes whatever can be without waiting. True if anything moved.
+    fn turn(&mut self) -> bool {
+        let mut moved = self.read_client() | self.read_server();
+        if let Some(catalog) = &self.catalog {
+            self.session.set_catalog_generation(catalog.generation());
+        }
+        self.session.advance(self.shared.now_ns());
+        self.act();
+        moved |= self.write_server() | self.write_client();
+        self.show();
+        moved
+    }
+
+    fn read_client(&mut self) -> bool {
+        if !self.session.wants_client() {
+            return false;
+        }
+        match try_read(&self.client, self.session.client_in()) {
+            Ok(None) => false,
+            Ok(Some(0)) => {
+                self.session.handle_client_closed();
+                true
+            }
+            Ok(Some(_)) => true,
+            Err(error) => {
+                self.session.handle_broken(&format!("the client's connection broke: {}", error.kind()));
+                true
+            }
+        }
+    }
+
+    fn read_server(&mut self) -> bool {
+        let Some(server) = self.server.as_ref().filter(|_| self.session.wants_server()) else {
+            return false;
+        };
+        match try_read(server, self.session.server_in()) {
+            Ok(None) => false,
+            Ok(Some(0)) => {
+                // What came before the end is for the client.
+                self.session.advance(self.shared.now_ns());
+                self.session.handle_server_closed();
+                true
+            }
+            Ok(Some(_)) => true,
+            Err(error) => {
+                self.session.handle_broken(&format!("the target's connection broke: {}", error.kind()));
+                true
+            }
+        }
+    }
+
+    fn write_client(&mut self) -> bool {
+        match try_write(&self.client, self.session.to_client()) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.session.sent_to_client(count);
+                true
+            }
+            Err(error) => {
+                self.session.handle_broken(&format!("the client's connection broke: {}", error.kind()));
+                true
+            }
+        }
+    }
+
+    fn write_server(&mut self) -> bool {
+        let Some(server) = &self.server else { return false };
+        match try_write(server, self.session.to_server()) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.session.sent_to_server(count);
+                true
+            }
+            // The reason may still be in what it sent before: reading finds the end.
+            Err(_) => false,
+        }
+    }
+
+    /// Does what the machine asks.
+    fn act(&mut self) {
+        while let Some(action) = self.session.poll_action() {
+            match action {
+                Action::Connect => self.connecting = Some(Box::pin(upstream::connect(self.destination))),
+                Action::Record(kind, ticket) => self.record(kind, ticket),
+                Action::Register(key) => self.membership.register(self.destination, key),
+                Action::Cancel(key) => self.shared.sessions.cancel(self.destination, key),
+                Action::ReadCatalog { anew } => self.read_catalog(anew),
+                Action::CatalogChanged => {
+                    if let Some(catalog) = &self.catalog {
+                        catalog.change();
+                    }
+                }
+                Action::Hold(request) => self.hold(request),
+                Action::Withdraw => self.held = None,
+                Action::ForwardCancel(key) => forward_cancel(self.destination, key),
+            }
+        }
+    }
+
+    fn record(&mut self, kind: interceptor_core::audit::event::Kind, ticket: Option<Ticket>) {
+        let event = event(self.id.as_bytes(), kind);
+        match ticket {
+            Some(ticket) => self.recording.push_back((ticket, self.shared.recorder.append(event))),
+            None => {
+                if let Err(error) = self.shared.recorder.note(event) {
+                    self.not_recorded(&error);
+                }
+            }
+        }
+    }
+
+    fn not_recorded(&mut self, error: &crate::audit::AuditError) {
+        tracing::error!(session = %self.id, %error, "the record cannot be written: the session ends");
+        self.session.handle_not_recorded(&error.to_string());
+    }
+
+    fn read_catalog(&mut self, anew: bool) {
+        let database = self.session.subject().database.clone();
+        let entry = self.catalog.get_or_insert_with(|| self.shared.catalogs.entry(self.destination, &database));
+        let (entry, target, destination) = (Arc::clone(entry), Arc::clone(&self.target), self.destination);
+        let asked = anew.then(Instant::now);
+        self.reading = Some(Box::pin(async move {
+            entry.read(target.catalog.as_ref(), destination, &database, asked).await
+        }));
+    }
+
+    fn hold(&mut self, request: HoldRequest) {
+        let number = self.shared.recorder.next_request_number();
+        let opened_unix_ns = json::now_unix_ns();
+        let held = self.shared.approvals.open(Request {
+            number,
+            session: self.id,
+            opened_unix_ns,
+            expires_unix_ns: opened_unix_ns.saturating_add(request.timeout_ms.saturating_mul(1_000_000)),
+            subject: self.session.subject().clone(),
+            target: self.target.name.clone(),
+            rule: request.rule,
+            reason: request.reason,
+            text: request.text,
+            parameters: request.parameters,
+            kinds: request.kinds,
+            reads: request.reads,
+            writes: request.writes,
+        });
+        match held {
+            Ok(held) => {
+                self.held = Some(held);
+                self.session.handle_hold_opened(number);
+            }
+            Err(error) => self.session.handle_hold_refused(&error.to_string()),
+        }
+    }
+
+    /// Waits until something can move. Cancel-safe throughout: what is lost with the wait is only
+    /// the wait; every future that holds a result is kept in the driver.
+    async fn wait(&mut self, controls: &mut mpsc::Receiver<Control>, stage: &mut watch::Receiver<Stage>) -> Woken {
+        let Self { session, client, server, connecting, recording, reading, held, shared, .. } = self;
+        let deadline = session.deadline_ns().map(|deadline| shared.epoch + Duration::from_nanos(deadline));
+        let (reads_client, writes_client) = (session.wants_client(), !session.to_client().is_empty());
+        let (reads_server, writes_server) = (session.wants_server(), !session.to_server().is_empty());
+        let server = server.as_ref();
+        tokio::select! {
+            _ = client.readable(), if reads_client => Woken::Ready,
+            _ = client.writable(), if writes_client => Woken::Ready,
+            () = readable(server), if reads_server => Woken::Ready,
+            () = writable(server), if writes_server => Woken::Ready,
+            (ticket, result) = recorded(recording) => Woken::Recorded(ticket, result),
+            result = some(connecting) => Woken::Connected(result),
+            result = some(reading) => Woken::Catalog(result),
+            resolution = some(held) => Woken::Resolved(resolution),
+            control = controls.recv() => Woken::Control(control),
+            changed = stage.changed() => {
+                // Without a sender the gateway is gone; the stage keeps its last value.
+                if changed.is_err() { std::future::pending::<()>().await; }
+                Woken::Stage
+            }
+            () = until(deadline) => Woken::Ready,
+        }
+    }
+
+    fn wake(&mut self, woken: Woken) {
+        match woken {
+            Woken::Ready | Woken::Stage | Woken::Control(None) => {}
+            Woken::Connected(result) => {
+                self.connecting = None;
+                match result {
+                    Ok(stream) => {
+                        self.server = Some(stream);
+                        self.session.handle_connected();
+                    }
+                    Err(error) => self.session.handle_unreachable(upstream::reason(&error)),
+                }
+            }
+            Woken::Recorded(ticket, result) => {
+                self.recording.pop_front();
+                match result {
+                    Ok(_) => self.session.handle_recorded(ticket),
+                    Err(error) => self.not_recorded(&error),
+                }
+            }
+            Woken::Catalog(result) => {
+                self.reading = None;
+                match result {
+                    Ok((catalog, generation)) => self.session.handle_catalog(catalog, generation),
+                    Err(error) => {
+                        tracing::error!(target = %self.target.name, %error, "the catalogue cannot be read: a session ends");
+                        self.session.handle_no_catalog(&error.to_string());
+                    }
+                }
+            }
+            Woken::Resolved(resolution) => {
+                self.held = None;
+                // An answer that cannot come any more is a refusal.
+                let resolution = resolution.map_or_else(
+                    || Resolution { approved: false, by: String::new(), reason: "the request was lost".to_owned() },
+                    |answer| Resolution { approved: answer.approved, by: answer.by, reason: answer.reason },
+                );
+                self.session.handle_resolution(&resolution);
+            }
+            Woken::Control(Some(Control::Cancel)) => self.session.handle_cancel(),
+        }
+    }
+
+    fn enter_stage(&mut self, stage: Stage) {
+        match stage {
+            Stage::Serving => {}
+            Stage::Draining => self.session.drain(),
+            Stage::Ending => self.session.terminate("terminating connection because interceptor is shutting down"),
+        }
+    }
+
+    /// Keeps the list of sessions up to date, where something changed.
+    fn show(&mut self) {
+        let shown = (self.session.state(), self.session.commands());
+        if shown == self.shown {
+            return;
+        }
+        self.shown = shown;
+        let subject = self.session.subject();
+        self.membership.update(|row| {
+            row.state = shown.0.to_owned();
+            row.commands = shown.1;
+            if row.user.is_empty() {
+                row.user.clone_from(&subject.user);
+                row.database.clone_from(&subject.database);
+            }
+        });
+    }
+
+    /// The last words: to the client what is left for it, to the server its farewell.
+    async fn finish(mut self) {
+        self.act();
+        self.held = None;
+        if let Some(server) = self.server.take() {
+            let farewell = self.session.to_server().to_vec();
+            // Who does not take it at once learns from the closed connection.
+            let _ = try_write(&server, &farewell);
+        }
+        let last_words = self.session.to_client().to_vec();
+        let client = &mut self.client;
+        let _ = timeout(LINGER_WAIT_MAX, async {
+            client.write_all(&last_words).await?;
+            client.shutdown().await?;
+            // Closing with unread bytes resets the connection, and the last words with it.
+            let mut rest = client.take(LINGER_BYTES_MAX);
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+        })
+        .await;
+    }
+}
+
+/// Passes a cancel request on, on a connection of its own, as clients do.
+fn forward_cancel(target: SocketAddr, key: CancelKey) {
+    tokio::spawn(async move {
+        let sent = async {
+            let mut stream = upstream::connect(target).await?;
+            stream.write_all(&encode_cancel(&key)).await?;
+            // The server closes once it has acted.
+            timeout(LINGER_WAIT_MAX, stream.read(&mut [0; 1])).await.map_err(io::Error::from)?
+        };
+        if let Err(error) = sent.await {
+            tracing::debug!(%error, "a cancel request could not be passed on");
+        }
+    });
+}
+
+fn try_read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+    buffer.reserve(READ_BYTES);
+    match stream.try_read_buf(buffer) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn try_write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    match stream.try_write(bytes) {
+        Ok(count) => Ok(count),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+async fn readable(stream: Option<&TcpStream>) {
+    match stream {
+        Some(stream) => drop(stream.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn writable(stream: Option<&TcpStream>) {
+    match stream {
+        Some(stream) => drop(stream.writable().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The oldest event on its way to the disk. It stays in the queue.
+async fn recorded(recording: &mut VecDeque<(Ticket, Pending)>) -> (Ticket, Result<u64, crate::audit::AuditError>) {
+    match recording.front_mut() {
+        Some((ticket, pending)) => {
+            let ticket = *ticket;
+            (ticket, pending.await)
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The output of a future that may be there. It stays in its place.
+async fn some<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    std::future::poll_fn(|context| match future {
+        Some(future) => Pin::new(future).poll(context),
+        None => Poll::Pending,
+    })
+    .await
+}

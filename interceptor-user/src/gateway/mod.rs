@@ -1,0 +1,45 @@
+//! The running gateway: from an accepted connection to a recorded end.
+//!
+//! It owns the life of sessions: [`accept`] takes connections, [`drive`] moves bytes, timers and
+//! answers between sockets and the core's machine, [`sessions`] knows who is there, [`catalog`]
+//! reads what masks need. It must not know how a protocol's bytes look.
+
+mod accept;
+mod catalog;
+mod drive;
+mod run;
+mod sessions;
+mod upstream;
+
+pub use run::run;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use interceptor_core::audit::event::{Event, Kind};
+use interceptor_core::policy::Snapshot;
+
+use crate::approval::Approvals;
+use crate::audit::{Recorder, json};
+
+/// What every session shares.
+struct Shared {
+    policy: Arc<Snapshot>,
+    recorder: Recorder,
+    approvals: Approvals,
+    sessions: sessions::Sessions,
+    catalogs: catalog::Catalogs,
+    /// Time zero of the monotonic times that sessions are given.
+    epoch: Instant,
+}
+
+impl Shared {
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// An event of this moment.
+fn event(session: &[u8], kind: Kind) -> Event {
+    Event { time_unix_ns: json::now_unix_ns(), session: session.to_vec(), kind: Some(kind) }
+}
