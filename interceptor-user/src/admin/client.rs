@@ -5,11 +5,15 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use interceptor_core::audit::chain::Head;
 use serde_json::Value;
 
 use super::protocol::{ANSWER_BYTES_MAX, AdminRequest, Answer};
+
+/// How long the gateway may take to answer.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Why the gateway did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,11 +63,13 @@ impl Client {
     /// If none runs, or this user may not.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let path = path.to_owned();
-        match UnixStream::connect(&path) {
-            Ok(stream) => Ok(Self {
-                path,
-                stream: BufReader::new(stream),
-            }),
+        let connected = UnixStream::connect(&path).and_then(|stream| {
+            stream.set_read_timeout(Some(ANSWER_WAIT_MAX))?;
+            stream.set_write_timeout(Some(ANSWER_WAIT_MAX))?;
+            Ok(BufReader::new(stream))
+        });
+        match connected {
+            Ok(stream) => Ok(Self { path, stream }),
             Err(source) => Err(match source.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                     ClientError::NotRunning(path)
@@ -97,6 +103,13 @@ impl Client {
         follow: bool,
     ) -> Result<impl Iterator<Item = Result<AuditLine, ClientError>>, ClientError> {
         self.send(&AdminRequest::Audit { from, last, follow })?;
+        if follow {
+            // Nothing may happen for days.
+            let stream = self.stream.get_ref();
+            stream
+                .set_read_timeout(None)
+                .map_err(|source| self.connection_error(source))?;
+        }
         let mut ended = false;
         Ok(std::iter::from_fn(move || {
             if ended {

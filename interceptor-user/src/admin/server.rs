@@ -123,8 +123,9 @@ pub async fn serve(
     }
 }
 
-/// Binds the socket so that nobody but its owner can ever connect: the directory is closed to
-/// others, and the mode is set before the socket listens.
+/// Makes the socket so that nobody but its owner can ever connect: the directory is closed to
+/// others, and the mode is set before the socket listens. It gets its name last: where the file is,
+/// somebody answers.
 fn bind(path: &Path) -> Result<UnixListener, AdminError> {
     let system = |source| AdminError::System {
         path: path.to_owned(),
@@ -139,16 +140,20 @@ fn bind(path: &Path) -> Result<UnixListener, AdminError> {
     if std::fs::metadata(directory).map_err(system)?.mode() & 0o022 != 0 {
         return Err(AdminError::OpenDirectory(directory.to_owned()));
     }
+    let unready = path.with_extension("new");
     remove_stale(path)?;
+    remove_stale(&unready)?;
     let socket =
         socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).map_err(system)?;
-    let address = socket2::SockAddr::unix(path).map_err(system)?;
+    let address = socket2::SockAddr::unix(&unready).map_err(system)?;
     socket.bind(&address).map_err(system)?;
     let owner_only = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, owner_only).map_err(system)?;
+    std::fs::set_permissions(&unready, owner_only).map_err(system)?;
     socket.listen(128).map_err(system)?;
     socket.set_nonblocking(true).map_err(system)?;
-    UnixListener::from_std(socket.into()).map_err(system)
+    let listener = UnixListener::from_std(socket.into()).map_err(system)?;
+    std::fs::rename(&unready, path).map_err(system)?;
+    Ok(listener)
 }
 
 /// Removes a socket that a dead gateway left, and nothing else.

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 pub const BATCH_EVENTS_MAX: usize = 256;
 
 /// How many records at the end are verified when a log is opened.
-pub const TAIL_VERIFIED_RECORDS: u64 = 10_000;
+pub const TAIL_VERIFIED_RECORDS: u64 = 1_000;
 
 /// Records are cut into values of at most this size. A sled page holds up to 17 values, and a page
 /// above 128 KiB moves into a file of its own that sled never syncs.
@@ -118,9 +119,21 @@ impl Store {
             path: path.to_owned(),
             source,
         };
-        std::fs::create_dir_all(path).map_err(file_error)?;
+        // What people typed is in it: for its owner only.
+        let mut directory = std::fs::DirBuilder::new();
+        directory
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(file_error)?;
         let reader = Reader::open_database(path)?;
         let database_file = File::open(path.join("db")).map_err(file_error)?;
+        // The names of the file and of its directory must survive a power failure too.
+        let sync = |directory: &Path| File::open(directory).and_then(|file| file.sync_all());
+        sync(path).map_err(file_error)?;
+        path.canonicalize()
+            .and_then(|path| path.parent().map_or(Ok(()), sync))
+            .map_err(file_error)?;
         let (head, request_number) = reader.stored_head()?;
         let mut store = Self {
             reader,
@@ -128,10 +141,6 @@ impl Store {
             head,
             request_number,
         };
-        // The file's own entry in the directory must survive a power failure too.
-        File::open(path)
-            .and_then(|directory| directory.sync_all())
-            .map_err(file_error)?;
         store.head = store.verify_tail()?;
         Ok(store)
     }
@@ -400,180 +409,4 @@ fn is_locked(error: &sled::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn events(count: usize) -> Vec<Vec<u8>> {
-        (0..count)
-            .map(|number| format!("event {number}").into_bytes())
-            .collect()
-    }
-
-    fn log_of(directory: &Path, count: usize) -> Head {
-        let mut store = Store::open(directory).unwrap();
-        store.append(events(count), 0).unwrap()
-    }
-
-    fn finding_on_open(directory: &Path) -> Finding {
-        match Store::open(directory) {
-            Err(StoreError::Tampered { finding, .. }) => finding,
-            Err(error) => panic!("{error}"),
-            Ok(_) => panic!("the log opened"),
-        }
-    }
-
-    fn edit(directory: &Path, edit: impl FnOnce(&Reader)) {
-        let reader = Reader::open(directory).unwrap();
-        edit(&reader);
-        reader.database.flush().unwrap();
-    }
-
-    fn store_head(reader: &Reader, head: Head) {
-        let stored = StoredHead {
-            sequence: head.sequence,
-            hash: head.hash.0.to_vec(),
-            request_number: 0,
-        };
-        reader
-            .meta
-            .insert(HEAD_KEY, stored.encode_to_vec())
-            .unwrap();
-    }
-
-    #[test]
-    fn a_log_survives_being_opened_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let head = log_of(directory.path(), 3);
-        let mut store = Store::open(directory.path()).unwrap();
-        assert_eq!(store.head(), head);
-        let head = store.append(events(2), 7).unwrap();
-        assert_eq!(head.sequence, 5);
-        drop(store);
-        let store = Store::open(directory.path()).unwrap();
-        assert_eq!((store.head(), store.request_number()), (head, 7));
-    }
-
-    #[test]
-    fn the_largest_event_is_read_back_whole() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut store = Store::open(directory.path()).unwrap();
-        let event: Vec<u8> = (0..EVENT_BYTES_MAX).map(|i| (i % 251) as u8).collect();
-        for _ in 0..20 {
-            store
-                .append(vec![event.clone(), b"small".to_vec()], 0)
-                .unwrap();
-        }
-        let record = store.reader().record(39).unwrap().unwrap();
-        assert_eq!(record.event, event);
-        // Large pages go to files that are never synced: see CHUNK_BYTES_MAX.
-        let blobs = std::fs::read_dir(directory.path().join("blobs")).unwrap();
-        assert_eq!(blobs.count(), 0);
-    }
-
-    #[test]
-    fn an_open_log_is_locked() {
-        let directory = tempfile::tempdir().unwrap();
-        let _open = Store::open(directory.path()).unwrap();
-        assert!(matches!(
-            Reader::open(directory.path()),
-            Err(StoreError::Locked(_))
-        ));
-    }
-
-    #[test]
-    fn reading_makes_no_log() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            Reader::open(directory.path()),
-            Err(StoreError::Absent(_))
-        ));
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_head_that_is_behind_is_moved_on_if_the_chain_proves_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let before = log_of(directory.path(), 3);
-        let head = log_of(directory.path(), 2);
-        edit(directory.path(), |reader| store_head(reader, before));
-        assert_eq!(Store::open(directory.path()).unwrap().head(), head);
-    }
-
-    #[test]
-    fn a_head_that_is_behind_by_more_than_a_crash_can_leave_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let before = log_of(directory.path(), 3);
-        log_of(directory.path(), BATCH_EVENTS_MAX + 1);
-        edit(directory.path(), |reader| store_head(reader, before));
-        assert_eq!(
-            finding_on_open(directory.path()),
-            Finding::BeyondHead { sequence: 4 }
-        );
-    }
-
-    #[test]
-    fn records_that_do_not_continue_the_head_are_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let before = log_of(directory.path(), 3);
-        log_of(directory.path(), 2);
-        let elsewhere = Head {
-            sequence: before.sequence,
-            hash: Hash([9; 32]),
-        };
-        edit(directory.path(), |reader| store_head(reader, elsewhere));
-        assert!(matches!(
-            finding_on_open(directory.path()),
-            Finding::Altered { sequence: 3 }
-        ));
-    }
-
-    #[test]
-    fn a_cut_tail_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        log_of(directory.path(), 5);
-        edit(directory.path(), |reader| {
-            reader.records.remove(key(5, 0)).unwrap();
-        });
-        assert_eq!(
-            finding_on_open(directory.path()),
-            Finding::TruncatedTail { have: 4, head: 5 }
-        );
-    }
-
-    #[test]
-    fn an_emptied_log_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        log_of(directory.path(), 5);
-        edit(directory.path(), |reader| reader.records.clear().unwrap());
-        assert_eq!(
-            finding_on_open(directory.path()),
-            Finding::TruncatedTail { have: 0, head: 5 }
-        );
-    }
-
-    #[test]
-    fn a_foreign_key_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        log_of(directory.path(), 5);
-        edit(directory.path(), |reader| {
-            reader.records.insert(b"zzz", b"hidden").unwrap();
-        });
-        assert!(matches!(
-            finding_on_open(directory.path()),
-            Finding::Altered { .. }
-        ));
-    }
-
-    #[test]
-    fn a_head_that_cannot_be_read_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        log_of(directory.path(), 5);
-        edit(directory.path(), |reader| {
-            reader.meta.insert(HEAD_KEY, b"\xff").unwrap();
-        });
-        assert!(matches!(
-            Store::open(directory.path()),
-            Err(StoreError::HeadUnreadable(_))
-        ));
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 #[derive(Debug, Parser)]
 #[command(
     name = "interceptor",
+    bin_name = "interceptor",
     version,
     disable_help_subcommand = true,
     after_help = "Examples:

@@ -58,6 +58,13 @@ fn print_fields(value: &Value, depth: usize, out: &mut impl Write) -> io::Result
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Null => "none".to_owned(),
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| format!("{name} {}", plain(value)));
+            fields.collect::<Vec<_>>().join(", ")
+        }
         other => other.to_string(),
     }
 }
@@ -68,10 +75,11 @@ mod tests {
 
     #[test]
     fn nested_fields_are_indented() {
-        let status = json!({ "kernel": { "links": ["connect4"], "denied": 3 }, "up": true });
+        let status = json!({ "kernel": { "links": ["connect4", { "id": 7, "place": null }], "denied": 3 }, "up": true });
         let mut out = Vec::new();
         print_fields(&status, 0, &mut out).unwrap();
-        let expected = "kernel\n  denied: 3\n  links\n    - connect4\nup: true\n";
+        let expected =
+            "kernel\n  denied: 3\n  links\n    - connect4\n    - id 7, place none\nup: true\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

@@ -10,10 +10,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use interceptor_core::audit::event::{self as events, Kind};
 use interceptor_core::command::Subject;
 use interceptor_core::policy::Target;
 use interceptor_core::session::postgres::catalog::Catalog;
@@ -29,7 +30,7 @@ use super::catalog::{CatalogError, Entry};
 use super::sessions::{Control, Membership};
 use super::{Shared, event, upstream};
 use crate::approval::{Held, Request};
-use crate::audit::{Pending, json};
+use crate::audit::{AuditError, Pending, json};
 
 /// How far the gateway is on its way down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,16 +70,33 @@ struct Driver {
     recording: VecDeque<(Ticket, Pending)>,
     catalog: Option<Arc<Entry>>,
     reading: Option<Reading>,
+    opening: Option<Opening>,
     held: Option<Held>,
     shown: (&'static str, u64),
+}
+
+/// A hold whose record is on its way to the disk.
+struct Opening {
+    request: HoldRequest,
+    number: u64,
+    recorded: Pending,
+}
+
+impl Future for Opening {
+    type Output = Result<u64, AuditError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.recorded).poll(context)
+    }
 }
 
 /// What ended the wait. Sockets need no word: the next turn tries them all.
 enum Woken {
     Ready,
     Connected(io::Result<TcpStream>),
-    Recorded(Ticket, Result<u64, crate::audit::AuditError>),
+    Recorded(Ticket, Result<u64, AuditError>),
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
+    HoldRecorded(Result<u64, AuditError>),
     Resolved(crate::approval::Resolution),
     Control(Option<Control>),
     Stage,
@@ -111,6 +129,7 @@ pub(super) async fn drive(
         recording: VecDeque::new(),
         catalog: None,
         reading: None,
+        opening: None,
         held: None,
         shown: ("starting", 0),
     };
@@ -231,13 +250,13 @@ impl Driver {
                     }
                 }
                 Action::Hold(request) => self.hold(request),
-                Action::Withdraw => self.held = None,
+                Action::Withdraw => (self.opening, self.held) = (None, None),
                 Action::ForwardCancel(key) => forward_cancel(self.destination, key),
             }
         }
     }
 
-    fn record(&mut self, kind: interceptor_core::audit::event::Kind, ticket: Option<Ticket>) {
+    fn record(&mut self, kind: Kind, ticket: Option<Ticket>) {
         let event = event(self.id.as_bytes(), kind);
         match ticket {
             Some(ticket) => self.recording.push_back((ticket, self.shared.recorder.append(event))),
@@ -249,9 +268,9 @@ impl Driver {
         }
     }
 
-    fn not_recorded(&mut self, error: &crate::audit::AuditError) {
+    fn not_recorded(&mut self, error: &AuditError) {
         tracing::error!(session = %self.id, %error, "the record cannot be written: the session ends");
-        self.session.handle_not_recorded(&error.to_string());
+        self.session.handle_not_recorded("the record cannot be written");
     }
 
     fn read_catalog(&mut self, anew: bool) {
@@ -264,8 +283,21 @@ impl Driver {
         }));
     }
 
+    /// Writes the hold down; it is opened once that is durable, so that no two requests in one
+    /// log bear the same number.
     fn hold(&mut self, request: HoldRequest) {
         let number = self.shared.recorder.next_request_number();
+        let kind = Kind::Hold(events::Hold {
+            request: number,
+            command: request.command,
+            timeout_ms: request.timeout_ms,
+        });
+        let recorded = self.shared.recorder.append(event(self.id.as_bytes(), kind));
+        self.opening = Some(Opening { request, number, recorded });
+    }
+
+    fn open(&mut self, opening: Opening) {
+        let Opening { request, number, .. } = opening;
         let opened_unix_ns = json::now_unix_ns();
         let held = self.shared.approvals.open(Request {
             number,
@@ -294,7 +326,7 @@ impl Driver {
     /// Waits until something can move. Cancel-safe throughout: what is lost with the wait is only
     /// the wait; every future that holds a result is kept in the driver.
     async fn wait(&mut self, controls: &mut mpsc::Receiver<Control>, stage: &mut watch::Receiver<Stage>) -> Woken {
-        let Self { session, client, server, connecting, recording, reading, held, shared, .. } = self;
+        let Self { session, client, server, connecting, recording, reading, opening, held, shared, .. } = self;
         let deadline = session.deadline_ns().map(|deadline| shared.epoch + Duration::from_nanos(deadline));
         let (reads_client, writes_client) = (session.wants_client(), !session.to_client().is_empty());
         let (reads_server, writes_server) = (session.wants_server(), !session.to_server().is_empty());
@@ -307,6 +339,7 @@ impl Driver {
             (ticket, result) = recorded(recording) => Woken::Recorded(ticket, result),
             result = some(connecting) => Woken::Connected(result),
             result = some(reading) => Woken::Catalog(result),
+            result = some(opening) => Woken::HoldRecorded(result),
             resolution = some(held) => Woken::Resolved(resolution),
             control = controls.recv() => Woken::Control(control),
             changed = stage.changed() => {
@@ -348,6 +381,11 @@ impl Driver {
                     }
                 }
             }
+            Woken::HoldRecorded(result) => match (self.opening.take(), result) {
+                (Some(opening), Ok(_)) => self.open(opening),
+                (None, Ok(_)) => {}
+                (_, Err(error)) => self.not_recorded(&error),
+            },
             Woken::Resolved(answer) => {
                 self.held = None;
                 let resolution = Resolution { approved: answer.approved, by: answer.by, reason: answer.reason };
@@ -462,7 +500,7 @@ async fn until(deadline: Option<Instant>) {
 }
 
 /// The oldest event on its way to the disk. It stays in the queue.
-async fn recorded(recording: &mut VecDeque<(Ticket, Pending)>) -> (Ticket, Result<u64, crate::audit::AuditError>) {
+async fn recorded(recording: &mut VecDeque<(Ticket, Pending)>) -> (Ticket, Result<u64, AuditError>) {
     match recording.front_mut() {
         Some((ticket, pending)) => {
             let ticket = *ticket;

@@ -49,18 +49,16 @@ impl Session {
         self.held = Some(Held { pending, request: None, timeout_ms, deadline_ns });
     }
 
-    /// The request is open under this number: the client is told.
+    /// The request is recorded and open under this number: the client is told.
     pub fn handle_hold_opened(&mut self, request: u64) {
         let Some(held) = &mut self.held else { return };
         held.request = Some(request);
-        let (command, timeout_ms) = (held.pending.judged.number, held.timeout_ms);
         let decision = &held.pending.judged.decision;
         let rule = decision.rule.as_ref().map_or("default", |rule| rule.name.as_str());
         let text = format!(
             "interceptor: request {request} waits for approval (rule \"{rule}\": {}); cancel to withdraw it",
             decision.reason
         );
-        self.record(Kind::Hold(event::Hold { request, command, timeout_ms }));
         self.notify(text);
     }
 
