@@ -43,7 +43,7 @@ spec:
   with: full
 "#;
 
-/// The same target with nothing but the default: every command passes unmasked.
+/// The same target with nothing but defaults that let everything pass, unmasked.
 pub const OPEN: &str = r#"
 kind: Target
 name: orders
@@ -51,4 +51,5 @@ spec:
   protocol: postgres
   endpoints: ["10.77.2.2:5432", "[fd77:2::2]:5432"]
   default: allow
+  incomplete: allow
 "#;

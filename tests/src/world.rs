@@ -1,7 +1,9 @@
 //! The world: namespaces, cgroups, the target's PostgreSQL, and the sweep that removes it all.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -58,7 +60,7 @@ pub struct World {
     outside: Cgroup,
     binary: Option<String>,
     /// Held as long as this process uses the world.
-    _lock: File,
+    _lock: UnixListener,
 }
 
 impl World {
@@ -81,7 +83,7 @@ impl World {
         }
     }
 
-    fn build(name: &str, lock: File) -> Result<Self> {
+    fn build(name: &str, lock: UnixListener) -> Result<Self> {
         let template = postgres::template(Path::new(ROOT))?;
         let directory = directory_of(name);
         fs::create_dir(&directory)?;
@@ -303,15 +305,15 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn take_lock(name: &str) -> Result<File> {
-    let path = Path::new(ROOT).join(format!("{name}.lock"));
-    let file = File::create(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(anyhow!(
+/// An abstract socket: it leaves no file, and is free the moment its process ends, however.
+fn take_lock(name: &str) -> Result<UnixListener> {
+    let address = UnixAddress::from_abstract_name(format!("interceptor-tests/{name}"))?;
+    match UnixListener::bind_addr(&address) {
+        Ok(lock) => Ok(lock),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(anyhow!(
             "the world {name} is in use by another run; wait for it or stop it"
         )),
-        Err(TryLockError::Error(error)) => Err(error.into()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -75,7 +75,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         step.run(options)?;
         timings.push((name, start.elapsed()));
     }
-    show::heading("All checks passed");
+    show::heading(match options.only {
+        Some(_) => "This step passed; the others were not run",
+        None => "All checks passed",
+    });
     for (name, elapsed) in timings {
         println!("  {:>8}  {name}", show::seconds(elapsed));
     }

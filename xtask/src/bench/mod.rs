@@ -48,7 +48,7 @@ struct Scale {
 
 const FULL: Scale = Scale {
     rounds: 5,
-    seconds: 3,
+    seconds: 2,
     rows: 2_000_000,
 };
 

@@ -1,0 +1,19 @@
+#!/bin/bash
+# The gateway: routes between client and target, and has what building interceptor needs.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends ca-certificates curl gcc git libc6-dev
+
+echo "net.ipv4.ip_forward = 1" >/etc/sysctl.d/90-gateway.conf
+sysctl -q --system
+install -d /var/tmp/interceptor-tests/demo
+install -m 0600 /dev/null /var/tmp/interceptor-tests/demo/catalog-password
+printf 'catalog-password' >/var/tmp/interceptor-tests/demo/catalog-password
+
+if ! command -v cargo >/dev/null; then
+    curl -fsS https://sh.rustup.rs | sh -s -- -y --profile minimal
+    ln -sf /root/.cargo/bin/* /usr/local/bin/
+fi
+cd /interceptor
+cargo xtask setup
