@@ -28,7 +28,6 @@ pub enum PolicyFilesError {
         /// The directory.
         directory: PathBuf,
         /// Why.
-        #[source]
         cause: io::Error,
     },
     /// No file in it is policy.
@@ -49,7 +48,6 @@ pub enum PolicyFilesError {
         /// The file.
         file: PathBuf,
         /// Why.
-        #[source]
         cause: io::Error,
     },
     /// A file is too large.
@@ -67,8 +65,8 @@ pub enum PolicyFilesError {
         valid_up_to: usize,
     },
     /// The files hold errors.
-    #[error("{0}")]
-    Policy(#[source] PolicyErrors),
+    #[error(transparent)]
+    Policy(PolicyErrors),
 }
 
 /// Reads and checks every policy file of a directory.

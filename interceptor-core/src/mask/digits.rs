@@ -28,7 +28,7 @@ pub(super) fn find(
     let mut position = 0;
     while let Some(start) = next_digit(text, position) {
         position = read_sequence(text, start, &mut groups);
-        if cards && !is_fraction(text, start) && !is_iban(text, &groups) {
+        if cards {
             find_cards(text, &groups, &mut found);
         }
         if ssns {
@@ -38,11 +38,7 @@ pub(super) fn find(
 }
 
 fn find_cards(text: &[u8], groups: &[Group], found: &mut impl FnMut(Pattern, Range<usize>)) {
-    // `+49 1511 2345678`: the country's code is no start of a card.
-    let phone = groups
-        .first()
-        .is_some_and(|first| before(text, first.start).ends_with(b"+"));
-    let mut first = usize::from(phone);
+    let mut first = other_number(text, groups);
     while let Some(rest) = groups.get(first..).filter(|rest| !rest.is_empty()) {
         match card_at(text, rest) {
             Some(count) => {
@@ -52,6 +48,36 @@ fn find_cards(text: &[u8], groups: &[Group], found: &mut impl FnMut(Pattern, Ran
             None => first += 1,
         }
     }
+}
+
+/// How many groups at the start of a sequence belong to a number of another kind, by what stands
+/// before it.
+fn other_number(text: &[u8], groups: &[Group]) -> usize {
+    let Some((head, rest)) = groups.split_first() else {
+        return 0;
+    };
+    let lead = before(text, head.start);
+    // `+49 1511 2345678`: a country's code is no start of a card. Nor are the digits after a
+    // decimal point: every hundredth float would pass for one.
+    if lead.ends_with(b"+") || lead.strip_suffix(b".").is_some_and(ends_in_number) {
+        return 1;
+    }
+    // `DE89 3704 0044 0532 0130 00`: an IBAN in print, up to the group that is not of four.
+    if head.len() == 2 && ends_in_country(lead) {
+        let fours = rest.iter().take_while(|group| group.len() == 4).count();
+        return 1 + fours + 1;
+    }
+    0
+}
+
+/// Two capitals that are no end of a word or of a domain.
+fn ends_in_country(text: &[u8]) -> bool {
+    let [lead @ .., b'A'..=b'Z', b'A'..=b'Z'] = text else {
+        return false;
+    };
+    !lead
+        .last()
+        .is_some_and(|byte| email::is_word(*byte) || matches!(byte, b'.' | b'-' | b'@'))
 }
 
 fn next_digit(text: &[u8], from: usize) -> Option<usize> {
@@ -85,13 +111,6 @@ fn span(groups: Option<&[Group]>) -> Range<usize> {
     }
 }
 
-/// The digits after a decimal point: every hundredth float would pass for a card.
-fn is_fraction(text: &[u8], start: usize) -> bool {
-    before(text, start)
-        .strip_suffix(b".")
-        .is_some_and(ends_in_number)
-}
-
 /// A number, or what a mask left of one: what is next to a finding is judged the same before and
 /// after the finding is replaced.
 fn ends_in_number(text: &[u8]) -> bool {
@@ -100,17 +119,6 @@ fn ends_in_number(text: &[u8]) -> bool {
 
 fn starts_with_number(text: &[u8]) -> bool {
     text.first().is_some_and(u8::is_ascii_digit) || text.starts_with(MASK_TEXT.as_bytes())
-}
-
-/// `DE89 3704 0044 0532 0130 00`: an IBAN in print, by its head. The end of a domain is none.
-fn is_iban(text: &[u8], groups: &[Group]) -> bool {
-    let [check, _, ..] = groups else { return false };
-    let lead = match before(text, check.start) {
-        [lead @ .., a, b] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => lead,
-        _ => return false,
-    };
-    let glued = |byte: &u8| email::is_word(*byte) || matches!(byte, b'.' | b'-' | b'@');
-    check.len() == 2 && !lead.last().is_some_and(glued)
 }
 
 fn before(text: &[u8], position: usize) -> &[u8] {
@@ -266,6 +274,12 @@ mod tests {
             ("{\"pan\":\"4111111111111111\"}", "4111111111111111"),
             ("paid\\n4111111111111111\\n", "4111111111111111"),
             ("VISA4111111111111111", "4111111111111111"),
+            ("0.5 4111111111111111", "4111111111111111"),
+            ("+49 4111111111111111", "4111111111111111"),
+            (
+                "DE89 3704 0044 0532 0130 00 4111 1111 1111 1111",
+                "4111 1111 1111 1111",
+            ),
             ("2024-01-15 4111111111111111 12.50", "4111111111111111"),
         ] {
             assert_eq!(found(text), [(Pattern::PaymentCard, card.into())], "{text}");

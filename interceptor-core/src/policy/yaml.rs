@@ -26,7 +26,7 @@ pub(super) struct Node {
 /// What stands there.
 #[derive(Debug)]
 pub(super) enum Value {
-    /// Nothing, `~` or `null`.
+    /// Nothing or `~`. The word `null` is a text: it names a mask's method.
     Null,
     /// Any other scalar, as written.
     Scalar {
@@ -146,7 +146,7 @@ fn close_into(open: &mut [Open], node: Node) -> Option<Node> {
 
 fn scalar(text: Cow<'_, str>, style: ScalarStyle, span: Span) -> Node {
     let plain = style == ScalarStyle::Plain;
-    let null = plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+    let null = plain && matches!(&*text, "" | "~");
     let value = if null {
         Value::Null
     } else {
