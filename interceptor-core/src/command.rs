@@ -47,6 +47,7 @@ pub struct Facts {
 
 /// Every statement kind that an analysis can report and a policy file can name: PostgreSQL's
 /// command tags. A policy's `DROP` stands for every kind whose first word it is.
+#[rustfmt::skip]
 pub const KINDS: &[&str] = &[
     "ALTER DATABASE", "ALTER EXTENSION", "ALTER FUNCTION", "ALTER INDEX", "ALTER POLICY",
     "ALTER PUBLICATION", "ALTER ROLE", "ALTER SCHEMA", "ALTER SEQUENCE", "ALTER SUBSCRIPTION",

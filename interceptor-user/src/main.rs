@@ -9,8 +9,18 @@ use interceptor_user::{gateway, kernel, policy_files};
 fn main() -> ExitCode {
     cli::run(&Parts {
         run: gateway::run,
-        detach: |arguments| Ok(kernel::detach(arguments.cgroup.as_deref(), &arguments.bpffs)?),
+        detach: |arguments| {
+            Ok(kernel::detach(
+                arguments.cgroup.as_deref(),
+                &arguments.bpffs,
+            )?)
+        },
         kernel_status: |bpffs| Ok(serde_json::to_value(kernel::status(bpffs)?)?),
-        check_policies: |directory| Ok(policy_files::summary(&policy_files::load(directory, &HashKey::new([0; 32]))?)),
+        check_policies: |directory| {
+            Ok(policy_files::summary(&policy_files::load(
+                directory,
+                &HashKey::new([0; 32]),
+            )?))
+        },
     })
 }

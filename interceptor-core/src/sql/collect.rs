@@ -59,18 +59,28 @@ const READ_FIELDS: &[(&str, &str)] = &[
 impl Collector {
     /// `copy_reads`: the statement is a COPY that reads its relation; it writes it otherwise.
     pub(super) fn new(copy_reads: bool) -> Self {
-        Self { copy_reads, ..Self::default() }
+        Self {
+            copy_reads,
+            ..Self::default()
+        }
     }
 
     fn relation_ends(&mut self, path: &[Step]) {
         let name = core::mem::take(&mut self.name);
-        let relation = Relation { schema: self.schema.take(), name };
+        let relation = Relation {
+            schema: self.schema.take(),
+            name,
+        };
         let read = path.last().is_some_and(|step| {
             READ_FIELDS.contains(&(step.node, step.field))
                 || (self.copy_reads && (step.node, step.field) == ("CopyStmt", "relation"))
         });
         self.row_names.push(relation.name.clone());
-        let list = if read { &mut self.reads } else { &mut self.writes };
+        let list = if read {
+            &mut self.reads
+        } else {
+            &mut self.writes
+        };
         if !list.contains(&relation) {
             list.push(relation);
         }
@@ -96,7 +106,9 @@ impl Collector {
     /// Inside the arguments of `count`, which tells how many there are and not what they are. A
     /// call's name comes before its arguments in the tree, so it is complete by then.
     fn counted(&self) -> bool {
-        self.functions_open.iter().any(|function| function == "count" || function == "pg_catalog.count")
+        self.functions_open
+            .iter()
+            .any(|function| function == "count" || function == "pg_catalog.count")
     }
 
     fn kind(&mut self, kind: &'static str) {
@@ -126,7 +138,8 @@ impl Visitor for Collector {
             "IntoClause" if path.last().is_some_and(|step| step.node == "SelectStmt") => {
                 self.kind("CREATE TABLE AS");
             }
-            "RangeSubselect" | "RangeFunction" | "RangeTableFunc" | "JsonTable" | "CommonTableExpr" => {
+            "RangeSubselect" | "RangeFunction" | "RangeTableFunc" | "JsonTable"
+            | "CommonTableExpr" => {
                 self.derived_from = true;
             }
             _ => {}
@@ -134,7 +147,9 @@ impl Visitor for Collector {
     }
 
     fn text(&mut self, path: &[Step], value: &str) {
-        let Some((last, before)) = path.split_last() else { return };
+        let Some((last, before)) = path.split_last() else {
+            return;
+        };
         match (last.node, last.field) {
             ("RangeVar", "schemaname") if !value.is_empty() => self.schema = Some(value.into()),
             ("RangeVar", "relname") => self.name = value.into(),
@@ -183,5 +198,8 @@ impl Visitor for Collector {
 /// A relation from the parts of a name, as DROP lists them: `[catalog,] [schema,] name`.
 pub(super) fn relation(parts: &[String]) -> Option<Relation> {
     let (name, before) = parts.split_last()?;
-    Some(Relation { schema: before.last().map(|part| part.as_str().into()), name: name.to_owned().into_boxed_str() })
+    Some(Relation {
+        schema: before.last().map(|part| part.as_str().into()),
+        name: name.to_owned().into_boxed_str(),
+    })
 }

@@ -50,14 +50,25 @@ pub struct CopyOut {
 pub(super) fn copy_out(statement: &CopyStmt) -> Result<CopyOut, AnalysisError> {
     let source = match &statement.relation {
         Some(relation) => {
-            let schema = (!relation.schemaname.is_empty()).then(|| relation.schemaname.as_str().into());
-            let relation = Relation { schema, name: relation.relname.as_str().into() };
-            let columns = statement.attlist.iter().filter_map(string).map(String::into_boxed_str);
+            let schema =
+                (!relation.schemaname.is_empty()).then(|| relation.schemaname.as_str().into());
+            let relation = Relation {
+                schema,
+                name: relation.relname.as_str().into(),
+            };
+            let columns = statement
+                .attlist
+                .iter()
+                .filter_map(string)
+                .map(String::into_boxed_str);
             CopySource::Relation(relation, columns.collect())
         }
         None => CopySource::Query,
     };
-    Ok(CopyOut { source, format: format(&statement.options)? })
+    Ok(CopyOut {
+        source,
+        format: format(&statement.options)?,
+    })
 }
 
 fn format(options: &[Node]) -> Result<CopyFormat, AnalysisError> {
@@ -67,7 +78,8 @@ fn format(options: &[Node]) -> Result<CopyFormat, AnalysisError> {
             _ => None,
         })
     };
-    let csv = options().any(|option| option.defname == "format" && value(option).eq_ignore_ascii_case("csv"));
+    let csv = options()
+        .any(|option| option.defname == "format" && value(option).eq_ignore_ascii_case("csv"));
     let mut format = CopyFormat {
         csv,
         delimiter: if csv { b',' } else { b'\t' },
@@ -99,7 +111,12 @@ fn byte(option: &DefElem) -> Result<u8, AnalysisError> {
     match value(option).as_bytes() {
         [byte] => Ok(*byte),
         // The server refuses it in these words, roughly.
-        _ => Err(AnalysisError::Syntax { message: alloc::format!("COPY {} must be a single one-byte character", option.defname) }),
+        _ => Err(AnalysisError::Syntax {
+            message: alloc::format!(
+                "COPY {} must be a single one-byte character",
+                option.defname
+            ),
+        }),
     }
 }
 
@@ -111,7 +128,9 @@ pub(super) fn string(node: &Node) -> Option<String> {
         NodeEnum::Integer(integer) => Some(alloc::format!("{}", integer.ival)),
         NodeEnum::AConst(constant) => match constant.val.as_ref()? {
             a_const::Val::Sval(string) => Some(string.sval.clone()),
-            a_const::Val::Boolval(boolean) => Some(if boolean.boolval { "true" } else { "false" }.into()),
+            a_const::Val::Boolval(boolean) => {
+                Some(if boolean.boolval { "true" } else { "false" }.into())
+            }
             a_const::Val::Ival(integer) => Some(alloc::format!("{}", integer.ival)),
             _ => None,
         },
@@ -121,6 +140,7 @@ pub(super) fn string(node: &Node) -> Option<String> {
 
 /// An option's value that means "off"; an option without a value means "on".
 pub(super) fn is_false(node: Option<&Node>) -> bool {
-    node.and_then(string)
-        .is_some_and(|value| ["false", "off", "no", "0"].contains(&value.to_ascii_lowercase().as_str()))
+    node.and_then(string).is_some_and(|value| {
+        ["false", "off", "no", "0"].contains(&value.to_ascii_lowercase().as_str())
+    })
 }

@@ -17,7 +17,9 @@ pub(super) fn kind(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         NodeEnum::DeleteStmt(_) => "DELETE",
         NodeEnum::MergeStmt(_) => "MERGE",
         NodeEnum::CopyStmt(copy) if copy.is_program => return ("COPY PROGRAM", Some(SERVER_FILES)),
-        NodeEnum::CopyStmt(copy) if !copy.filename.is_empty() => return ("COPY FILE", Some(SERVER_FILES)),
+        NodeEnum::CopyStmt(copy) if !copy.filename.is_empty() => {
+            return ("COPY FILE", Some(SERVER_FILES));
+        }
         NodeEnum::CopyStmt(copy) if copy.is_from => "COPY FROM",
         NodeEnum::CopyStmt(_) => "COPY TO",
         NodeEnum::TruncateStmt(_) => "TRUNCATE",
@@ -63,7 +65,9 @@ fn transaction(kind: TransactionStmtKind) -> (&'static str, Option<&'static str>
     let kind = match kind {
         Kind::TransStmtBegin | Kind::TransStmtStart => "BEGIN",
         Kind::TransStmtCommit | Kind::TransStmtPrepare | Kind::TransStmtCommitPrepared => "COMMIT",
-        Kind::TransStmtRollback | Kind::TransStmtRollbackTo | Kind::TransStmtRollbackPrepared => "ROLLBACK",
+        Kind::TransStmtRollback | Kind::TransStmtRollbackTo | Kind::TransStmtRollbackPrepared => {
+            "ROLLBACK"
+        }
         Kind::TransStmtSavepoint => "SAVEPOINT",
         Kind::TransStmtRelease => "RELEASE",
         Kind::Undefined => return ("OTHER", Some(UNKNOWN)),
@@ -92,7 +96,9 @@ fn definition(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         NodeEnum::DropUserMappingStmt(_) | NodeEnum::DropTableSpaceStmt(_) => "DROP OTHER",
         NodeEnum::AlterTableStmt(alter) => object(alter.objtype(), Verb::Alter),
         NodeEnum::RenameStmt(rename) => match rename.rename_type() {
-            ObjectType::ObjectColumn | ObjectType::ObjectTabconstraint => object(rename.relation_type(), Verb::Alter),
+            ObjectType::ObjectColumn | ObjectType::ObjectTabconstraint => {
+                object(rename.relation_type(), Verb::Alter)
+            }
             other => object(other, Verb::Alter),
         },
         NodeEnum::AlterOwnerStmt(alter) => object(alter.object_type(), Verb::Alter),
@@ -107,8 +113,12 @@ fn definition(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         NodeEnum::AlterPolicyStmt(_) => "ALTER POLICY",
         NodeEnum::AlterPublicationStmt(_) => "ALTER PUBLICATION",
         NodeEnum::AlterSubscriptionStmt(_) => "ALTER SUBSCRIPTION",
-        NodeEnum::AlterExtensionStmt(_) | NodeEnum::AlterExtensionContentsStmt(_) => "ALTER EXTENSION",
-        NodeEnum::AlterEnumStmt(_) | NodeEnum::AlterTypeStmt(_) | NodeEnum::AlterDomainStmt(_) => "ALTER TYPE",
+        NodeEnum::AlterExtensionStmt(_) | NodeEnum::AlterExtensionContentsStmt(_) => {
+            "ALTER EXTENSION"
+        }
+        NodeEnum::AlterEnumStmt(_) | NodeEnum::AlterTypeStmt(_) | NodeEnum::AlterDomainStmt(_) => {
+            "ALTER TYPE"
+        }
         NodeEnum::AlterDefaultPrivilegesStmt(_)
         | NodeEnum::AlterForeignServerStmt(_)
         | NodeEnum::AlterFdwStmt(_)
@@ -135,7 +145,9 @@ fn definition(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
 fn creation(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
     let kind = match node {
         NodeEnum::CreateStmt(_) | NodeEnum::CreateForeignTableStmt(_) => "CREATE TABLE",
-        NodeEnum::CreateTableAsStmt(create) if create.objtype() == ObjectType::ObjectMatview => "CREATE VIEW",
+        NodeEnum::CreateTableAsStmt(create) if create.objtype() == ObjectType::ObjectMatview => {
+            "CREATE VIEW"
+        }
         NodeEnum::CreateTableAsStmt(_) => "CREATE TABLE AS",
         NodeEnum::CreatedbStmt(_) => "CREATE DATABASE",
         NodeEnum::CreateRoleStmt(_) => "CREATE ROLE",
@@ -189,10 +201,13 @@ fn object(object: ObjectType, verb: Verb) -> &'static str {
         Object::ObjectPublication => ("ALTER PUBLICATION", "DROP PUBLICATION"),
         Object::ObjectSubscription => ("ALTER SUBSCRIPTION", "DROP SUBSCRIPTION"),
         Object::ObjectTrigger | Object::ObjectEventTrigger => ("ALTER OTHER", "DROP TRIGGER"),
-        Object::ObjectFunction | Object::ObjectProcedure | Object::ObjectRoutine | Object::ObjectAggregate => {
-            ("ALTER FUNCTION", "DROP FUNCTION")
+        Object::ObjectFunction
+        | Object::ObjectProcedure
+        | Object::ObjectRoutine
+        | Object::ObjectAggregate => ("ALTER FUNCTION", "DROP FUNCTION"),
+        Object::ObjectType | Object::ObjectDomain | Object::ObjectAttribute => {
+            ("ALTER TYPE", "DROP TYPE")
         }
-        Object::ObjectType | Object::ObjectDomain | Object::ObjectAttribute => ("ALTER TYPE", "DROP TYPE"),
         _ => ("ALTER OTHER", "DROP OTHER"),
     };
     match verb {

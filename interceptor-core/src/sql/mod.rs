@@ -138,7 +138,10 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
     match node {
         NodeEnum::PrepareStmt(prepare) => {
             add_kind(&mut analysis.facts, "PREPARE");
-            analysis.prepares.push((prepare.name.clone(), Arc::new(body(prepare.query.as_deref())?)));
+            analysis.prepares.push((
+                prepare.name.clone(),
+                Arc::new(body(prepare.query.as_deref())?),
+            ));
             return Ok(());
         }
         NodeEnum::DeclareCursorStmt(declare) => {
@@ -156,10 +159,14 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
         NodeEnum::ExplainStmt(explain) => return explained(explain, analysis),
         NodeEnum::FetchStmt(fetch) => analysis.fetches.push(fetch.portalname.clone()),
         NodeEnum::DeallocateStmt(deallocate) if !deallocate.isall => {
-            analysis.forgets.push(Forgotten::Statement(deallocate.name.clone()));
+            analysis
+                .forgets
+                .push(Forgotten::Statement(deallocate.name.clone()));
         }
         NodeEnum::DeallocateStmt(_) => analysis.forgets.push(Forgotten::Statements),
-        NodeEnum::DiscardStmt(_) => analysis.forgets.extend([Forgotten::Statements, Forgotten::Portals]),
+        NodeEnum::DiscardStmt(_) => analysis
+            .forgets
+            .extend([Forgotten::Statements, Forgotten::Portals]),
         NodeEnum::ClosePortalStmt(_) => analysis.forgets.push(Forgotten::Portals),
         NodeEnum::CopyStmt(statement) => {
             let stream = !statement.is_program && statement.filename.is_empty();
@@ -168,7 +175,9 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
                 analysis.copy_out = Some(copy::copy_out(statement)?);
             }
         }
-        NodeEnum::VariableSetStmt(set) => analysis.refusal = analysis.refusal.or_else(|| refused_setting(set)),
+        NodeEnum::VariableSetStmt(set) => {
+            analysis.refusal = analysis.refusal.or_else(|| refused_setting(set))
+        }
         _ => {}
     }
     let body = statement(node)?;
@@ -184,10 +193,15 @@ fn explained(
     analysis: &mut Analysis,
 ) -> Result<(), AnalysisError> {
     let runs = explain.options.iter().any(|option| match &option.node {
-        Some(NodeEnum::DefElem(option)) => option.defname == "analyze" && !copy::is_false(option.arg.as_deref()),
+        Some(NodeEnum::DefElem(option)) => {
+            option.defname == "analyze" && !copy::is_false(option.arg.as_deref())
+        }
         _ => false,
     });
-    add_kind(&mut analysis.facts, if runs { "EXPLAIN ANALYZE" } else { "EXPLAIN" });
+    add_kind(
+        &mut analysis.facts,
+        if runs { "EXPLAIN ANALYZE" } else { "EXPLAIN" },
+    );
     if let Some(NodeEnum::ExecuteStmt(execute)) = inner(explain.query.as_deref()) {
         analysis.executes.push(execute.name.clone());
     }
@@ -212,7 +226,10 @@ fn inner(node: Option<&Node>) -> Option<&NodeEnum> {
 fn body(node: Option<&Node>) -> Result<Body, AnalysisError> {
     match inner(node) {
         Some(node) => statement(node),
-        None => Ok(Body { facts: Facts::default(), lineage: Lineage::default() }),
+        None => Ok(Body {
+            facts: Facts::default(),
+            lineage: Lineage::default(),
+        }),
     }
 }
 
@@ -221,7 +238,11 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
     let mut collector = Collector::new(matches!(node, NodeEnum::CopyStmt(copy) if !copy.is_from));
     walk::walk(node, &mut collector).map_err(|_| AnalysisError::TooDeep)?;
     let (kind, incomplete) = kinds::kind(node);
-    let mut facts = Facts { kinds: alloc::vec![kind], incomplete, ..Facts::default() };
+    let mut facts = Facts {
+        kinds: alloc::vec![kind],
+        incomplete,
+        ..Facts::default()
+    };
     for nested in &collector.kinds {
         add_kind(&mut facts, nested);
     }
@@ -229,7 +250,9 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
         collector.writes.extend(dropped(drop));
     }
     facts.unfiltered = collector.unfiltered;
-    facts.incomplete = facts.incomplete.or_else(|| opaque_function(&collector.references.functions));
+    facts.incomplete = facts
+        .incomplete
+        .or_else(|| opaque_function(&collector.references.functions));
     facts.functions.clone_from(&collector.references.functions);
     facts.reads = collector.reads;
     facts.writes = collector.writes;
@@ -327,18 +350,44 @@ pub fn merge_lineage(lineage: &mut Lineage, other: Lineage) {
 /// Built-in functions that run SQL given as text, or reach files, other servers or other
 /// sessions: what they do is not in the statement.
 const OPAQUE_FUNCTIONS: &[&str] = &[
-    "query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "cursor_to_xml",
-    "cursor_to_xmlschema", "table_to_xml", "table_to_xml_and_xmlschema", "schema_to_xml",
-    "schema_to_xml_and_xmlschema", "database_to_xml", "database_to_xml_and_xmlschema",
-    "ts_stat", "ts_rewrite", "lo_import", "lo_export", "lo_get", "lo_put", "loread", "lowrite",
-    "lo_from_bytea", "pg_read_file", "pg_read_binary_file", "pg_ls_dir", "pg_stat_file",
-    "pg_file_write", "pg_execute_server_program", "pg_reload_conf", "pg_rotate_logfile",
-    "pg_logical_slot_get_changes", "pg_logical_slot_peek_changes",
-    "pg_logical_slot_get_binary_changes", "pg_logical_slot_peek_binary_changes",
-    "pg_create_logical_replication_slot", "pg_create_physical_replication_slot",
+    "query_to_xml",
+    "query_to_xmlschema",
+    "query_to_xml_and_xmlschema",
+    "cursor_to_xml",
+    "cursor_to_xmlschema",
+    "table_to_xml",
+    "table_to_xml_and_xmlschema",
+    "schema_to_xml",
+    "schema_to_xml_and_xmlschema",
+    "database_to_xml",
+    "database_to_xml_and_xmlschema",
+    "ts_stat",
+    "ts_rewrite",
+    "lo_import",
+    "lo_export",
+    "lo_get",
+    "lo_put",
+    "loread",
+    "lowrite",
+    "lo_from_bytea",
+    "pg_read_file",
+    "pg_read_binary_file",
+    "pg_ls_dir",
+    "pg_stat_file",
+    "pg_file_write",
+    "pg_execute_server_program",
+    "pg_reload_conf",
+    "pg_rotate_logfile",
+    "pg_logical_slot_get_changes",
+    "pg_logical_slot_peek_changes",
+    "pg_logical_slot_get_binary_changes",
+    "pg_logical_slot_peek_binary_changes",
+    "pg_create_logical_replication_slot",
+    "pg_create_physical_replication_slot",
 ];
 
-const OPAQUE: &str = "it calls a function that runs SQL or reaches data which the gateway cannot see";
+const OPAQUE: &str =
+    "it calls a function that runs SQL or reaches data which the gateway cannot see";
 
 fn opaque_function(functions: &[String]) -> Option<&'static str> {
     let opaque = |function: &String| is_opaque(function.rsplit('.').next().unwrap_or(function));
@@ -353,23 +402,43 @@ pub fn is_opaque(name: &str) -> bool {
 /// Kinds whose texts carry passwords or connection strings.
 fn is_sensitive(facts: &Facts) -> bool {
     const SENSITIVE: &[&str] = &[
-        "CREATE ROLE", "ALTER ROLE", "CREATE SUBSCRIPTION", "ALTER SUBSCRIPTION", "CREATE OTHER",
-        "ALTER OTHER", "DO",
+        "CREATE ROLE",
+        "ALTER ROLE",
+        "CREATE SUBSCRIPTION",
+        "ALTER SUBSCRIPTION",
+        "CREATE OTHER",
+        "ALTER OTHER",
+        "DO",
     ];
     facts.kinds.iter().any(|kind| SENSITIVE.contains(kind))
-        || facts.functions.iter().any(|function| function.contains("dblink") || function.contains("crypt"))
+        || facts
+            .functions
+            .iter()
+            .any(|function| function.contains("dblink") || function.contains("crypt"))
 }
 
 /// Settings that change how the server reads the very next text, before the gateway can know.
 fn refused_setting(set: &VariableSetStmt) -> Option<&'static str> {
-    let value = set.args.first().and_then(copy::string).unwrap_or_default().to_ascii_lowercase();
+    let value = set
+        .args
+        .first()
+        .and_then(copy::string)
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     let set_to_value = !set.args.is_empty();
     match set.name.as_str() {
-        "client_encoding" if set_to_value && !["utf8", "utf-8", "unicode", "sql_ascii"].contains(&value.as_str()) => {
+        "client_encoding"
+            if set_to_value
+                && !["utf8", "utf-8", "unicode", "sql_ascii"].contains(&value.as_str()) =>
+        {
             Some("the gateway reads statements in UTF-8 only: keep client_encoding at UTF8")
         }
-        "standard_conforming_strings" if set_to_value && !["on", "true", "yes", "1"].contains(&value.as_str()) => {
-            Some("the gateway reads statements with standard_conforming_strings on only: keep it on")
+        "standard_conforming_strings"
+            if set_to_value && !["on", "true", "yes", "1"].contains(&value.as_str()) =>
+        {
+            Some(
+                "the gateway reads statements with standard_conforming_strings on only: keep it on",
+            )
         }
         _ => None,
     }

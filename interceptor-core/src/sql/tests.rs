@@ -13,10 +13,22 @@ fn names(relations: &[crate::command::Relation]) -> Vec<String> {
 #[test]
 fn every_kind_reported_is_a_known_kind() {
     for text in [
-        "select 1", "copy a to '/tmp/x'", "copy a to program 'x'", "do $$begin end$$", "drop table a",
-        "create unlogged table a()", "create materialized view v as select 1", "vacuum a", "analyze a",
-        "set role x", "alter table a rename b to c", "explain analyze select 1", "declare c cursor for select 1",
-        "grant select on a to b", "alter default privileges grant select on tables to x", "",
+        "select 1",
+        "copy a to '/tmp/x'",
+        "copy a to program 'x'",
+        "do $$begin end$$",
+        "drop table a",
+        "create unlogged table a()",
+        "create materialized view v as select 1",
+        "vacuum a",
+        "analyze a",
+        "set role x",
+        "alter table a rename b to c",
+        "explain analyze select 1",
+        "declare c cursor for select 1",
+        "grant select on a to b",
+        "alter default privileges grant select on tables to x",
+        "",
     ] {
         for kind in facts(text).kinds {
             assert!(crate::command::KINDS.contains(&kind), "{kind} of {text:?}");
@@ -27,27 +39,52 @@ fn every_kind_reported_is_a_known_kind() {
 #[test]
 fn writes_are_found_wherever_they_hide() {
     for (text, kind, table) in [
-        ("with x as (delete from t returning *) select * from x", "DELETE", "t"),
-        ("explain (analyze) update s.t set a = 1 where b", "UPDATE", "s.t"),
+        (
+            "with x as (delete from t returning *) select * from x",
+            "DELETE",
+            "t",
+        ),
+        (
+            "explain (analyze) update s.t set a = 1 where b",
+            "UPDATE",
+            "s.t",
+        ),
         ("copy (delete from t returning *) to stdout", "DELETE", "t"),
-        ("merge into t using u on t.a = u.a when matched then delete", "MERGE", "t"),
+        (
+            "merge into t using u on t.a = u.a when matched then delete",
+            "MERGE",
+            "t",
+        ),
         ("select * into t from u", "CREATE TABLE AS", "t"),
-        ("(with x as (insert into t values (1) returning 1) select 1) union select 2", "INSERT", "t"),
+        (
+            "(with x as (insert into t values (1) returning 1) select 1) union select 2",
+            "INSERT",
+            "t",
+        ),
         ("truncate a, t", "TRUNCATE", "t"),
         ("drop table if exists s.t cascade", "DROP TABLE", "s.t"),
         ("copy t from stdin", "COPY FROM", "t"),
         ("select 1; delete from t", "DELETE", "t"),
-        ("create rule r as on insert to u do also delete from t", "DELETE", "t"),
+        (
+            "create rule r as on insert to u do also delete from t",
+            "DELETE",
+            "t",
+        ),
     ] {
         let facts = facts(text);
         assert!(facts.kinds.contains(&kind), "{text}: {:?}", facts.kinds);
-        assert!(names(&facts.writes).contains(&table.to_string()), "{text}: {:?}", facts.writes);
+        assert!(
+            names(&facts.writes).contains(&table.to_string()),
+            "{text}: {:?}",
+            facts.writes
+        );
     }
 }
 
 #[test]
 fn what_is_only_read_is_no_write() {
-    let facts = facts("insert into t select * from a join b using (c) where exists (select 1 from d)");
+    let facts =
+        facts("insert into t select * from a join b using (c) where exists (select 1 from d)");
     assert_eq!(names(&facts.writes), ["t"]);
     assert_eq!(names(&facts.reads), ["a", "b", "d"]);
 }
@@ -62,8 +99,14 @@ fn a_missing_where_is_seen_at_any_depth() {
 
 #[test]
 fn what_cannot_be_known_is_incomplete() {
-    for text in ["do $$begin end$$", "call p()", "select query_to_xml('select 1', true, true, '')",
-        "select pg_read_file('x')", "select * from dblink('x', 'y') as t(a int)", "copy t to '/tmp/x'"] {
+    for text in [
+        "do $$begin end$$",
+        "call p()",
+        "select query_to_xml('select 1', true, true, '')",
+        "select pg_read_file('x')",
+        "select * from dblink('x', 'y') as t(a int)",
+        "copy t to '/tmp/x'",
+    ] {
         assert!(facts(text).incomplete.is_some(), "{text}");
     }
     assert!(facts("select lower(a) from t").incomplete.is_none());
@@ -76,8 +119,14 @@ fn prepare_does_nothing_yet_and_is_remembered() {
     assert!(analysis.facts.writes.is_empty());
     assert_eq!(analysis.prepares[0].1.facts.kinds, ["DELETE"]);
     assert_eq!(analyze("execute p").unwrap().executes, ["p"]);
-    assert_eq!(analyze("explain analyze execute p").unwrap().executes, ["p"]);
-    assert_eq!(analyze("create table x as execute p").unwrap().executes, ["p"]);
+    assert_eq!(
+        analyze("explain analyze execute p").unwrap().executes,
+        ["p"]
+    );
+    assert_eq!(
+        analyze("create table x as execute p").unwrap().executes,
+        ["p"]
+    );
 }
 
 #[test]
@@ -89,45 +138,102 @@ fn explain_runs_nothing() {
 
 #[test]
 fn columns_are_told_apart_by_position() {
-    let lineage = analyze("select count(email), upper(ssn), 1 from customers").unwrap().lineage;
+    let lineage = analyze("select count(email), upper(ssn), 1 from customers")
+        .unwrap()
+        .lineage;
     let columns = lineage.columns.unwrap();
     assert!(columns[0].columns.is_empty());
     assert_eq!(columns[1].columns, vec!["ssn".into()]);
     assert!(columns[2].columns.is_empty());
-    assert!(analyze("select *, 1 from customers").unwrap().lineage.columns.is_none());
-    assert!(analyze("select c.* from customers c").unwrap().lineage.columns.is_none());
-    assert!(analyze("select a from b union select email from c").unwrap().lineage.columns.is_none());
-    assert!(analyze("select a from (select email as a from c) s").unwrap().lineage.derived);
+    assert!(
+        analyze("select *, 1 from customers")
+            .unwrap()
+            .lineage
+            .columns
+            .is_none()
+    );
+    assert!(
+        analyze("select c.* from customers c")
+            .unwrap()
+            .lineage
+            .columns
+            .is_none()
+    );
+    assert!(
+        analyze("select a from b union select email from c")
+            .unwrap()
+            .lineage
+            .columns
+            .is_none()
+    );
+    assert!(
+        analyze("select a from (select email as a from c) s")
+            .unwrap()
+            .lineage
+            .derived
+    );
     assert!(analyze("select a from c as c(a)").unwrap().lineage.derived);
 }
 
 #[test]
 fn a_schema_named_count_hides_nothing() {
-    let lineage = analyze("select count.f(email), email from customers").unwrap().lineage;
+    let lineage = analyze("select count.f(email), email from customers")
+        .unwrap()
+        .lineage;
     assert_eq!(lineage.columns.unwrap()[0].columns, vec!["email".into()]);
 }
 
 #[test]
 fn copy_options_are_read() {
-    let copy = analyze("copy s.t (a, b) to stdout with (format csv, delimiter ';', header)").unwrap().copy_out.unwrap();
+    let copy = analyze("copy s.t (a, b) to stdout with (format csv, delimiter ';', header)")
+        .unwrap()
+        .copy_out
+        .unwrap();
     assert!(copy.format.csv && copy.format.header && copy.format.delimiter == b';');
     assert!(matches!(copy.source, CopySource::Relation(_, columns) if columns.len() == 2));
-    let copy = analyze("copy t to stdout null 'x' csv quote ''''").unwrap().copy_out.unwrap();
-    assert_eq!((copy.format.null.as_slice(), copy.format.quote), (&b"x"[..], b'\''));
+    let copy = analyze("copy t to stdout null 'x' csv quote ''''")
+        .unwrap()
+        .copy_out
+        .unwrap();
+    assert_eq!(
+        (copy.format.null.as_slice(), copy.format.quote),
+        (&b"x"[..], b'\'')
+    );
 }
 
 #[test]
 fn settings_that_change_the_reading_are_refused() {
-    assert!(analyze("set client_encoding to 'sjis'").unwrap().refusal.is_some());
+    assert!(
+        analyze("set client_encoding to 'sjis'")
+            .unwrap()
+            .refusal
+            .is_some()
+    );
     assert!(analyze("set names 'gbk'").unwrap().refusal.is_some());
-    assert!(analyze("set standard_conforming_strings = off").unwrap().refusal.is_some());
-    assert!(analyze("set client_encoding = 'UTF8'; set standard_conforming_strings = on").unwrap().refusal.is_none());
+    assert!(
+        analyze("set standard_conforming_strings = off")
+            .unwrap()
+            .refusal
+            .is_some()
+    );
+    assert!(
+        analyze("set client_encoding = 'UTF8'; set standard_conforming_strings = on")
+            .unwrap()
+            .refusal
+            .is_none()
+    );
 }
 
 #[test]
 fn hostile_nesting_is_an_error() {
-    for (open, close, count) in [("(", ")", 200_000), ("~ ", "", 500_000), ("array[", "]", 100_000),
-        ("case when ", " then 1 end", 50_000), ("not ", "", 200_000), ("(select ", ")", 50_000)] {
+    for (open, close, count) in [
+        ("(", ")", 200_000),
+        ("~ ", "", 500_000),
+        ("array[", "]", 100_000),
+        ("case when ", " then 1 end", 50_000),
+        ("not ", "", 200_000),
+        ("(select ", ")", 50_000),
+    ] {
         let text = std::format!("select {}1{}", open.repeat(count), close.repeat(count));
         assert!(analyze(&text).is_err(), "{open}");
     }
@@ -136,7 +242,10 @@ fn hostile_nesting_is_an_error() {
 
 #[test]
 fn a_password_does_not_survive_normalisation() {
-    for text in ["alter role x password 'hunter2'", "create user x with password 'hunter2' login"] {
+    for text in [
+        "alter role x password 'hunter2'",
+        "create user x with password 'hunter2' login",
+    ] {
         assert!(analyze(text).unwrap().sensitive);
         assert!(!without_constants(text).unwrap().contains("hunter2"));
     }
@@ -148,6 +257,10 @@ fn how_deep_an_honest_statement_may_nest() {
     assert!(analyze(&chain(40)).is_ok());
     let values = std::format!("insert into t values {}(0)", "(1), ".repeat(20_000));
     assert!(analyze(&values).is_ok());
-    let list = std::format!("select 1 where a in ({}0) and {} true", "1, ".repeat(20_000), "b = 1 and ".repeat(5_000));
+    let list = std::format!(
+        "select 1 where a in ({}0) and {} true",
+        "1, ".repeat(20_000),
+        "b = 1 and ".repeat(5_000)
+    );
     assert!(analyze(&list).is_ok());
 }

@@ -30,7 +30,10 @@ pub(super) trait Visitor {
 
 /// Walks `tree` and shows it to `visitor`.
 pub(super) fn walk<T: Serialize, V: Visitor>(tree: &T, visitor: &mut V) -> Result<(), WalkError> {
-    tree.serialize(&mut Walker { visitor, path: Vec::with_capacity(32) })
+    tree.serialize(&mut Walker {
+        visitor,
+        path: Vec::with_capacity(32),
+    })
 }
 
 /// The tree could not be walked to its end. Its text is of no use to anybody.
@@ -61,11 +64,18 @@ impl<V: Visitor> ser::SerializeStruct for Fields<'_, '_, V> {
     type Ok = ();
     type Error = WalkError;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, field: &'static str, value: &T) -> Result<(), WalkError> {
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        field: &'static str,
+        value: &T,
+    ) -> Result<(), WalkError> {
         if self.node == WRAPPER {
             return value.serialize(&mut *self.walker);
         }
-        self.walker.path.push(Step { node: self.node, field });
+        self.walker.path.push(Step {
+            node: self.node,
+            field,
+        });
         let result = value.serialize(&mut *self.walker);
         self.walker.path.pop();
         result
@@ -133,11 +143,20 @@ impl<'a, 'v, V: Visitor> ser::Serializer for &'a mut Walker<'v, V> {
         value.serialize(self)
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<(), WalkError> {
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+    ) -> Result<(), WalkError> {
         Ok(())
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), WalkError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), WalkError> {
         value.serialize(self)
     }
 
@@ -155,7 +174,11 @@ impl<'a, 'v, V: Visitor> ser::Serializer for &'a mut Walker<'v, V> {
         Ok(Items(self))
     }
 
-    fn serialize_struct(self, node: &'static str, _: usize) -> Result<Fields<'a, 'v, V>, WalkError> {
+    fn serialize_struct(
+        self,
+        node: &'static str,
+        _: usize,
+    ) -> Result<Fields<'a, 'v, V>, WalkError> {
         if node != WRAPPER {
             self.visitor.enter(&self.path, node);
         }
@@ -166,7 +189,11 @@ impl<'a, 'v, V: Visitor> ser::Serializer for &'a mut Walker<'v, V> {
         Err(WalkError)
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeTupleStruct, WalkError> {
+    fn serialize_tuple_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleStruct, WalkError> {
         Err(WalkError)
     }
 

@@ -39,13 +39,19 @@ impl<'a> Reader<'a> {
 
     /// The next `count` bytes.
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let (head, tail) = self.rest.split_at_checked(count).ok_or(DecodeError::Short)?;
+        let (head, tail) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or(DecodeError::Short)?;
         self.rest = tail;
         Ok(head)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Short)?;
+        let (head, tail) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or(DecodeError::Short)?;
         self.rest = tail;
         Ok(*head)
     }

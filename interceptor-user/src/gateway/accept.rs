@@ -45,7 +45,10 @@ pub(super) async fn accept(
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                ) {
                     tokio::time::sleep(EXHAUSTED_WAIT).await;
                 }
                 continue;
@@ -77,7 +80,10 @@ async fn begin(
     client.set_nodelay(true)?;
     let peer = canonical(peer);
     let destination = canonical(client.local_addr()?);
-    let Some(target) = shared.policy.target_by_address(destination.ip(), destination.port()) else {
+    let Some(target) = shared
+        .policy
+        .target_by_address(destination.ip(), destination.port())
+    else {
         // Somebody dialled the proxy's own port: nothing was intercepted, so nothing is carried.
         tracing::debug!(%peer, %destination, "a connection that was not intercepted is closed");
         return Ok(());
@@ -94,15 +100,36 @@ async fn begin(
         database: String::new(),
         process: process
             .as_ref()
-            .map(|process| format!("{} (pid {}, uid {})", process.comm, process.pid, process.uid))
+            .map(|process| {
+                format!(
+                    "{} (pid {}, uid {})",
+                    process.comm, process.pid, process.uid
+                )
+            })
             .unwrap_or_default(),
         since_unix_ns: json::now_unix_ns(),
         state: "starting".to_owned(),
         commands: 0,
     };
     let (membership, controls) = shared.sessions.enter(id, row);
-    let subject = Subject { client: peer, process, user: String::new(), database: String::new() };
-    drive::drive(client, destination, target, subject, id, shared, membership, controls, stage).await;
+    let subject = Subject {
+        client: peer,
+        process,
+        user: String::new(),
+        database: String::new(),
+    };
+    drive::drive(
+        client,
+        destination,
+        target,
+        subject,
+        id,
+        shared,
+        membership,
+        controls,
+        stage,
+    )
+    .await;
     Ok(())
 }
 
@@ -148,5 +175,8 @@ fn record_connection(
         protocol: protocol.to_owned(),
         process,
     };
-    shared.recorder.note(event(id.as_bytes(), Kind::Connection(connection))).map_err(io::Error::other)
+    shared
+        .recorder
+        .note(event(id.as_bytes(), Kind::Connection(connection)))
+        .map_err(io::Error::other)
 }

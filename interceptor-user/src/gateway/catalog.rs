@@ -28,7 +28,10 @@ pub(super) enum CatalogError {
     #[error("the target has no `catalog` in its policy file")]
     NoAccess,
     #[error("the password file {path}: {source}")]
-    PasswordFile { path: String, source: std::io::Error },
+    PasswordFile {
+        path: String,
+        source: std::io::Error,
+    },
     #[error("the target cannot be reached: {0}")]
     Unreachable(std::io::Error),
     #[error("the target says: {0}")]
@@ -40,7 +43,11 @@ pub(super) enum CatalogError {
 impl From<tokio_postgres::Error> for CatalogError {
     fn from(error: tokio_postgres::Error) -> Self {
         // The server's words alone: the library's own may hold more than we want to show.
-        Self::Target(error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned()))
+        Self::Target(
+            error
+                .as_db_error()
+                .map_or_else(|| error.to_string(), |error| error.message().to_owned()),
+        )
     }
 }
 
@@ -107,18 +114,31 @@ impl Entry {
         let (generation, began) = (self.generation(), Instant::now());
         let reading = tokio::time::timeout(READ_WAIT_MAX, read(access, target, database));
         let catalog = Arc::new(reading.await.map_err(|_| CatalogError::TooSlow)??);
-        *cached = Some(Cached { catalog: Arc::clone(&catalog), generation, began });
+        *cached = Some(Cached {
+            catalog: Arc::clone(&catalog),
+            generation,
+            began,
+        });
         Ok((catalog, generation))
     }
 }
 
-async fn read(access: &CatalogAccess, target: SocketAddr, database: &str) -> Result<Catalog, CatalogError> {
+async fn read(
+    access: &CatalogAccess,
+    target: SocketAddr,
+    database: &str,
+) -> Result<Catalog, CatalogError> {
     let mut config = tokio_postgres::Config::new();
-    config.user(&access.user).dbname(database).application_name("interceptor catalogue");
+    config
+        .user(&access.user)
+        .dbname(database)
+        .application_name("interceptor catalogue");
     if let Some(path) = &access.password_file {
         config.password(password(path)?);
     }
-    let stream = upstream::connect(target).await.map_err(CatalogError::Unreachable)?;
+    let stream = upstream::connect(target)
+        .await
+        .map_err(CatalogError::Unreachable)?;
     let (client, connection) = config.connect_raw(stream, NoTls).await?;
     // The connection ends when the client is dropped.
     let connection = tokio::spawn(connection);
@@ -129,12 +149,20 @@ async fn read(access: &CatalogAccess, target: SocketAddr, database: &str) -> Res
 }
 
 fn password(path: &str) -> Result<Vec<u8>, CatalogError> {
-    let failed = |source| CatalogError::PasswordFile { path: path.to_owned(), source };
+    let failed = |source| CatalogError::PasswordFile {
+        path: path.to_owned(),
+        source,
+    };
     let mut password = std::fs::read(path).map_err(failed)?;
     if password.len() > PASSWORD_BYTES_MAX {
-        return Err(failed(std::io::Error::from(std::io::ErrorKind::FileTooLarge)));
+        return Err(failed(std::io::Error::from(
+            std::io::ErrorKind::FileTooLarge,
+        )));
     }
-    while password.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+    while password
+        .last()
+        .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+    {
         password.pop();
     }
     Ok(password)
@@ -183,7 +211,9 @@ async fn query(client: &Client) -> Result<Catalog, CatalogError> {
                 parents: Vec::new(),
             });
         }
-        if let (Some(relation), Some(attribute)) = (relations.last_mut(), row.try_get::<_, Option<i16>>(3)?) {
+        if let (Some(relation), Some(attribute)) =
+            (relations.last_mut(), row.try_get::<_, Option<i16>>(3)?)
+        {
             let name: &str = row.try_get(4)?;
             relation.columns.push(CatalogColumn {
                 attribute,
@@ -201,7 +231,10 @@ async fn query(client: &Client) -> Result<Catalog, CatalogError> {
     }
     let mut parents: HashMap<u32, Vec<u32>> = HashMap::new();
     for row in client.query(PARENTS, &[]).await? {
-        parents.entry(row.try_get(0)?).or_default().push(row.try_get(1)?);
+        parents
+            .entry(row.try_get(0)?)
+            .or_default()
+            .push(row.try_get(1)?);
     }
     for relation in &mut relations {
         relation.view = views.remove(&relation.oid);

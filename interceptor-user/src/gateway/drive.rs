@@ -103,7 +103,10 @@ enum Woken {
 }
 
 /// Carries one session from its first byte to its end.
-#[expect(clippy::too_many_arguments, reason = "what a session is made of, handed over once")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a session is made of, handed over once"
+)]
 pub(super) async fn drive(
     client: TcpStream,
     destination: SocketAddr,
@@ -115,7 +118,12 @@ pub(super) async fn drive(
     mut controls: mpsc::Receiver<Control>,
     mut stage: watch::Receiver<Stage>,
 ) {
-    let session = Session::new(subject, Arc::clone(&shared.policy), Arc::clone(&target), shared.now_ns());
+    let session = Session::new(
+        subject,
+        Arc::clone(&shared.policy),
+        Arc::clone(&target),
+        shared.now_ns(),
+    );
     let mut driver = Driver {
         session,
         shared,
@@ -182,7 +190,8 @@ impl Driver {
             }
             Ok(Some(_)) => true,
             Err(error) => {
-                self.session.handle_broken(&format!("the client's connection broke: {}", error.kind()));
+                self.session
+                    .handle_broken(&format!("the client's connection broke: {}", error.kind()));
                 true
             }
         }
@@ -202,7 +211,8 @@ impl Driver {
             }
             Ok(Some(_)) => true,
             Err(error) => {
-                self.session.handle_broken(&format!("the target's connection broke: {}", error.kind()));
+                self.session
+                    .handle_broken(&format!("the target's connection broke: {}", error.kind()));
                 true
             }
         }
@@ -216,14 +226,17 @@ impl Driver {
                 true
             }
             Err(error) => {
-                self.session.handle_broken(&format!("the client's connection broke: {}", error.kind()));
+                self.session
+                    .handle_broken(&format!("the client's connection broke: {}", error.kind()));
                 true
             }
         }
     }
 
     fn write_server(&mut self) -> bool {
-        let Some(server) = &self.server else { return false };
+        let Some(server) = &self.server else {
+            return false;
+        };
         match try_write(server, self.session.to_server()) {
             Ok(0) => false,
             Ok(count) => {
@@ -239,7 +252,9 @@ impl Driver {
     fn act(&mut self) {
         while let Some(action) = self.session.poll_action() {
             match action {
-                Action::Connect => self.connecting = Some(Box::pin(upstream::connect(self.destination))),
+                Action::Connect => {
+                    self.connecting = Some(Box::pin(upstream::connect(self.destination)))
+                }
                 Action::Record(kind, ticket) => self.record(kind, ticket),
                 Action::Register(key) => self.membership.register(self.destination, key),
                 Action::Cancel(key) => self.shared.sessions.cancel(self.destination, key),
@@ -259,7 +274,9 @@ impl Driver {
     fn record(&mut self, kind: Kind, ticket: Option<Ticket>) {
         let event = event(self.id.as_bytes(), kind);
         match ticket {
-            Some(ticket) => self.recording.push_back((ticket, self.shared.recorder.append(event))),
+            Some(ticket) => self
+                .recording
+                .push_back((ticket, self.shared.recorder.append(event))),
             None => {
                 if let Err(error) = self.shared.recorder.note(event) {
                     self.not_recorded(&error);
@@ -270,16 +287,25 @@ impl Driver {
 
     fn not_recorded(&mut self, error: &AuditError) {
         tracing::error!(session = %self.id, %error, "the record cannot be written: the session ends");
-        self.session.handle_not_recorded("the record cannot be written");
+        self.session
+            .handle_not_recorded("the record cannot be written");
     }
 
     fn read_catalog(&mut self, anew: bool) {
         let database = self.session.subject().database.clone();
-        let entry = self.catalog.get_or_insert_with(|| self.shared.catalogs.entry(self.destination, &database));
-        let (entry, target, destination) = (Arc::clone(entry), Arc::clone(&self.target), self.destination);
+        let entry = self
+            .catalog
+            .get_or_insert_with(|| self.shared.catalogs.entry(self.destination, &database));
+        let (entry, target, destination) = (
+            Arc::clone(entry),
+            Arc::clone(&self.target),
+            self.destination,
+        );
         let asked = anew.then(Instant::now);
         self.reading = Some(Box::pin(async move {
-            entry.read(target.catalog.as_ref(), destination, &database, asked).await
+            entry
+                .read(target.catalog.as_ref(), destination, &database, asked)
+                .await
         }));
     }
 
@@ -293,17 +319,24 @@ impl Driver {
             timeout_ms: request.timeout_ms,
         });
         let recorded = self.shared.recorder.append(event(self.id.as_bytes(), kind));
-        self.opening = Some(Opening { request, number, recorded });
+        self.opening = Some(Opening {
+            request,
+            number,
+            recorded,
+        });
     }
 
     fn open(&mut self, opening: Opening) {
-        let Opening { request, number, .. } = opening;
+        let Opening {
+            request, number, ..
+        } = opening;
         let opened_unix_ns = json::now_unix_ns();
         let held = self.shared.approvals.open(Request {
             number,
             session: self.id,
             opened_unix_ns,
-            expires_unix_ns: opened_unix_ns.saturating_add(request.timeout_ms.saturating_mul(1_000_000)),
+            expires_unix_ns: opened_unix_ns
+                .saturating_add(request.timeout_ms.saturating_mul(1_000_000)),
             subject: self.session.subject().clone(),
             target: self.target.name.clone(),
             rule: request.rule,
@@ -325,11 +358,30 @@ impl Driver {
 
     /// Waits until something can move. Cancel-safe throughout: what is lost with the wait is only
     /// the wait; every future that holds a result is kept in the driver.
-    async fn wait(&mut self, controls: &mut mpsc::Receiver<Control>, stage: &mut watch::Receiver<Stage>) -> Woken {
-        let Self { session, client, server, connecting, recording, reading, opening, held, shared, .. } = self;
-        let deadline = session.deadline_ns().map(|deadline| shared.epoch + Duration::from_nanos(deadline));
-        let (reads_client, writes_client) = (session.wants_client(), !session.to_client().is_empty());
-        let (reads_server, writes_server) = (session.wants_server(), !session.to_server().is_empty());
+    async fn wait(
+        &mut self,
+        controls: &mut mpsc::Receiver<Control>,
+        stage: &mut watch::Receiver<Stage>,
+    ) -> Woken {
+        let Self {
+            session,
+            client,
+            server,
+            connecting,
+            recording,
+            reading,
+            opening,
+            held,
+            shared,
+            ..
+        } = self;
+        let deadline = session
+            .deadline_ns()
+            .map(|deadline| shared.epoch + Duration::from_nanos(deadline));
+        let (reads_client, writes_client) =
+            (session.wants_client(), !session.to_client().is_empty());
+        let (reads_server, writes_server) =
+            (session.wants_server(), !session.to_server().is_empty());
         let server = server.as_ref();
         tokio::select! {
             _ = client.readable(), if reads_client => Woken::Ready,
@@ -388,7 +440,11 @@ impl Driver {
             },
             Woken::Resolved(answer) => {
                 self.held = None;
-                let resolution = Resolution { approved: answer.approved, by: answer.by, reason: answer.reason };
+                let resolution = Resolution {
+                    approved: answer.approved,
+                    by: answer.by,
+                    reason: answer.reason,
+                };
                 self.session.handle_resolution(&resolution);
             }
             Woken::Control(Some(Control::Cancel)) => self.session.handle_cancel(),
@@ -399,7 +455,9 @@ impl Driver {
         match stage {
             Stage::Serving => {}
             Stage::Draining => self.session.drain(),
-            Stage::Ending => self.session.terminate("terminating connection because interceptor is shutting down"),
+            Stage::Ending => self
+                .session
+                .terminate("terminating connection because interceptor is shutting down"),
         }
     }
 
@@ -450,7 +508,9 @@ fn forward_cancel(target: SocketAddr, key: CancelKey) {
             let mut stream = upstream::connect(target).await?;
             stream.write_all(&encode_cancel(&key)).await?;
             // The server closes once it has acted.
-            timeout(LINGER_WAIT_MAX, stream.read(&mut [0; 1])).await.map_err(io::Error::from)?
+            timeout(LINGER_WAIT_MAX, stream.read(&mut [0; 1]))
+                .await
+                .map_err(io::Error::from)?
         };
         if let Err(error) = sent.await {
             tracing::debug!(%error, "a cancel request could not be passed on");
@@ -500,7 +560,9 @@ async fn until(deadline: Option<Instant>) {
 }
 
 /// The oldest event on its way to the disk. It stays in the queue.
-async fn recorded(recording: &mut VecDeque<(Ticket, Pending)>) -> (Ticket, Result<u64, AuditError>) {
+async fn recorded(
+    recording: &mut VecDeque<(Ticket, Pending)>,
+) -> (Ticket, Result<u64, AuditError>) {
     match recording.front_mut() {
         Some((ticket, pending)) => {
             let ticket = *ticket;

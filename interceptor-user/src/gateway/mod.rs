@@ -41,5 +41,9 @@ impl Shared {
 
 /// An event of this moment.
 fn event(session: &[u8], kind: Kind) -> Event {
-    Event { time_unix_ns: json::now_unix_ns(), session: session.to_vec(), kind: Some(kind) }
+    Event {
+        time_unix_ns: json::now_unix_ns(),
+        session: session.to_vec(),
+        kind: Some(kind),
+    }
 }

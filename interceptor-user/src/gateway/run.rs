@@ -42,16 +42,32 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
         targets: routes(&policy),
         ..PlaneConfig::default()
     };
-    let Attached { plane, listener, log } = Plane::attach(&config)?;
+    let Attached {
+        plane,
+        listener,
+        log,
+    } = Plane::attach(&config)?;
     // The threads come after the process entered the proxy's cgroup, and are born in it.
     let (recorder, writer) = Recorder::start(store)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(&arguments, policy, plane, listener, log, recorder.clone()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(serve(
+        &arguments,
+        policy,
+        plane,
+        listener,
+        log,
+        recorder.clone(),
+    ));
     runtime.shutdown_timeout(END_WAIT);
     recorder.close();
     let ended = writer.join();
     served?;
-    anyhow::ensure!(ended.is_ok(), "the writer of the record failed; see the log");
+    anyhow::ensure!(
+        ended.is_ok(),
+        "the writer of the record failed; see the log"
+    );
     Ok(())
 }
 
@@ -85,7 +101,11 @@ fn routes(policy: &Snapshot) -> Vec<TargetRoute> {
     for (index, target) in policy.targets.iter().enumerate() {
         for endpoint in &target.endpoints {
             let target = u32::try_from(index).unwrap_or(u32::MAX);
-            routes.push(TargetRoute { network: endpoint.network, port: endpoint.port, target });
+            routes.push(TargetRoute {
+                network: endpoint.network,
+                port: endpoint.port,
+                target,
+            });
         }
     }
     routes
@@ -100,7 +120,10 @@ async fn serve(
     recorder: Recorder,
 ) -> anyhow::Result<()> {
     let kernel_log = tokio::spawn(log.forward());
-    let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (terminate, interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let shared = Arc::new(Shared {
         policy: Arc::clone(&policy),
@@ -111,16 +134,32 @@ async fn serve(
         epoch: Instant::now(),
     });
     let started = format!("interceptor {} started", env!("CARGO_PKG_VERSION"));
-    recorder.note(event(&[], Kind::GatewayStarted(GatewayNote { detail: started })))?;
-    recorder.append(event(&[], Kind::PolicyLoaded(GatewayNote { detail: describe(&policy) }))).await?;
+    recorder.note(event(
+        &[],
+        Kind::GatewayStarted(GatewayNote { detail: started }),
+    ))?;
+    recorder
+        .append(event(
+            &[],
+            Kind::PolicyLoaded(GatewayNote {
+                detail: describe(&policy),
+            }),
+        ))
+        .await?;
 
     let (stage, stages) = watch::channel(Stage::Serving);
-    let accepting = tokio::spawn(accept::accept(listener, Arc::new(RwLock::new(plane)), Arc::clone(&shared), stages));
+    let accepting = tokio::spawn(accept::accept(
+        listener,
+        Arc::new(RwLock::new(plane)),
+        Arc::clone(&shared),
+        stages,
+    ));
     let (stop_admin, admin_stopped) = watch::channel(false);
     let socket = arguments.run_dir.join("admin.sock");
     let context = admin_context(&shared, &arguments.policies);
     let admin_socket = socket.clone();
-    let mut administration = tokio::spawn(async move { admin::serve(&admin_socket, context, admin_stopped).await });
+    let mut administration =
+        tokio::spawn(async move { admin::serve(&admin_socket, context, admin_stopped).await });
     tracing::info!(
         targets = policy.targets.len(),
         rules = policy.rule_count(),
@@ -129,20 +168,27 @@ async fn serve(
         "ready"
     );
 
-    let mut signals = Signals { terminate, interrupt };
+    let mut signals = Signals {
+        terminate,
+        interrupt,
+    };
     let failed = tokio::select! {
         () = signals.next() => None,
         ended = &mut administration => Some(ended),
     };
     drain(&stage, arguments.drain, accepting, &mut signals).await;
-    let stopped = Kind::GatewayStopped(GatewayNote { detail: "interceptor stopped in order".to_owned() });
+    let stopped = Kind::GatewayStopped(GatewayNote {
+        detail: "interceptor stopped in order".to_owned(),
+    });
     let recorded = recorder.append(event(&[], stopped)).await;
     // A receiver that is gone has stopped already.
     let _ = stop_admin.send(true);
     kernel_log.abort();
     match failed {
         Some(ended) => ended.context("the administration socket failed")??,
-        None => administration.await.context("the administration socket failed")??,
+        None => administration
+            .await
+            .context("the administration socket failed")??,
     }
     recorded?;
     Ok(())

@@ -49,7 +49,15 @@ impl Sessions {
     pub(super) fn enter(&self, id: Uuid, row: SessionRow) -> (Membership, mpsc::Receiver<Control>) {
         let (sender, receiver) = mpsc::channel(CONTROL_MAX);
         lock(&self.inner.rows).insert(id, row);
-        (Membership { sessions: self.clone(), id, keys: Vec::new(), sender }, receiver)
+        (
+            Membership {
+                sessions: self.clone(),
+                id,
+                keys: Vec::new(),
+                sender,
+            },
+            receiver,
+        )
     }
 
     /// The open sessions, oldest first.

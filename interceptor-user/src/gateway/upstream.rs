@@ -24,7 +24,9 @@ pub(super) fn reason(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "it refuses connections",
         io::ErrorKind::TimedOut => "it does not answer",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no route to it",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "there is no route to it"
+        }
         _ => "the connection failed",
     }
 }

@@ -10,7 +10,9 @@ use super::catalog::{CopyDoubt, Origin, Provenance};
 use super::cells::RowPlan;
 use super::copy::CopyMasker;
 use super::queue::{Expected, Running};
-use super::{Action, BACKLOG_BYTES_MAX, Phase, SERVER_MESSAGE_BYTES_MAX, Session, frontend, replies};
+use super::{
+    Action, BACKLOG_BYTES_MAX, Phase, SERVER_MESSAGE_BYTES_MAX, Session, frontend, replies,
+};
 use crate::audit::event::{self, Kind};
 use crate::mask::Method;
 use crate::policy::Target;
@@ -41,7 +43,10 @@ impl From<DecodeError> for Stop {
 
 impl Stop {
     fn unexpected(kind: u8) -> Self {
-        Self::Violation(alloc::format!("a message of type {} came unasked", kind.escape_ascii()))
+        Self::Violation(alloc::format!(
+            "a message of type {} came unasked",
+            kind.escape_ascii()
+        ))
     }
 }
 
@@ -53,7 +58,9 @@ impl Session {
                 if self.server_in.is_empty() {
                     return;
                 }
-                let passing = self.server_in.split_to(self.pass_down.min(self.server_in.len()));
+                let passing = self
+                    .server_in
+                    .split_to(self.pass_down.min(self.server_in.len()));
                 self.pass_down -= passing.len();
                 self.to_client.extend_from_slice(&passing);
                 self.flush_notices();
@@ -69,7 +76,8 @@ impl Session {
                 Ok(false) | Err(Stop::Catalog) => return,
                 Err(Stop::Violation(what)) => return self.violate("the target", what),
                 Err(Stop::Unmaskable(what)) => {
-                    let error = ErrorText::new("42501", &alloc::format!("refused by interceptor: {what}"));
+                    let error =
+                        ErrorText::new("42501", &alloc::format!("refused by interceptor: {what}"));
                     return self.close_with(&what, false, &error);
                 }
             }
@@ -83,7 +91,11 @@ impl Session {
         }
         if header.size > SERVER_MESSAGE_BYTES_MAX {
             let limit = SERVER_MESSAGE_BYTES_MAX;
-            let error = FrameError::TooLarge { kind: header.kind, size: header.size, limit };
+            let error = FrameError::TooLarge {
+                kind: header.kind,
+                size: header.size,
+                limit,
+            };
             return Err(Stop::Violation(alloc::format!("{error}")));
         }
         if self.server_in.len() < header.size {
@@ -112,7 +124,10 @@ impl Session {
     fn rows_pass(&mut self, kind: u8) -> Result<bool, Stop> {
         let masks = self.target.masks.has_columns() || self.target.masks.has_patterns();
         let running = match (kind, self.expected.front_mut()) {
-            (kind::DATA_ROW | kind::COPY_DATA, Some(Expected::Query(running) | Expected::Execute(running))) => running,
+            (
+                kind::DATA_ROW | kind::COPY_DATA,
+                Some(Expected::Query(running) | Expected::Execute(running)),
+            ) => running,
             (kind::DATA_ROW | kind::COPY_DATA, _) => return Err(Stop::unexpected(kind)),
             _ => return Ok(false),
         };
@@ -122,7 +137,9 @@ impl Session {
         match &running.plan {
             Some(plan) => Ok(plan.is_idle()),
             None if !masks => Ok(true),
-            None => Err(Stop::Violation(String::from("rows came that were not described"))),
+            None => Err(Stop::Violation(String::from(
+                "rows came that were not described",
+            ))),
         }
     }
 
@@ -154,15 +171,24 @@ impl Session {
         match kind {
             kind::NOTICE_RESPONSE => {
                 let target = self.target.clone();
-                return Ok(replies::rewrite(kind, body, &target.masks, &mut self.to_client)?);
+                return Ok(replies::rewrite(
+                    kind,
+                    body,
+                    &target.masks,
+                    &mut self.to_client,
+                )?);
             }
             kind::NOTIFICATION_RESPONSE => {}
             kind::PARAMETER_STATUS => self.parameter_status(body),
             kind::ERROR_RESPONSE => return self.error(body),
             kind::READY_FOR_QUERY => self.ready(body)?,
-            kind::PARSE_COMPLETE => self.complete(kind, |front| matches!(front, Expected::Parse))?,
+            kind::PARSE_COMPLETE => {
+                self.complete(kind, |front| matches!(front, Expected::Parse))?
+            }
             kind::BIND_COMPLETE => self.complete(kind, |front| matches!(front, Expected::Bind))?,
-            kind::CLOSE_COMPLETE => self.complete(kind, |front| matches!(front, Expected::Close))?,
+            kind::CLOSE_COMPLETE => {
+                self.complete(kind, |front| matches!(front, Expected::Close))?
+            }
             kind::PARAMETER_DESCRIPTION => match self.expected.front() {
                 Some(Expected::Describe { portal: None, .. }) => {}
                 _ => return Err(Stop::unexpected(kind)),
@@ -178,13 +204,16 @@ impl Session {
                 _ => return Err(Stop::unexpected(kind)),
             },
             kind::DATA_ROW => return self.row(body),
-            kind::COMMAND_COMPLETE | kind::EMPTY_QUERY_RESPONSE | kind::PORTAL_SUSPENDED => self.command_end(kind, body)?,
+            kind::COMMAND_COMPLETE | kind::EMPTY_QUERY_RESPONSE | kind::PORTAL_SUSPENDED => {
+                self.command_end(kind, body)?
+            }
             kind::COPY_IN_RESPONSE => self.copy_in(body)?,
             kind::COPY_OUT_RESPONSE => self.copy_out(body)?,
             kind::COPY_DATA => return self.copy_data(body),
             kind::COPY_DONE => self.copy_done()?,
             kind::FUNCTION_CALL_RESPONSE => match self.expected.front() {
-                Some(Expected::Query(running)) if running.judged.facts().kinds == ["FUNCTION CALL"] => {}
+                Some(Expected::Query(running))
+                    if running.judged.facts().kinds == ["FUNCTION CALL"] => {}
                 _ => return Err(Stop::unexpected(kind)),
             },
             _ => return Err(Stop::unexpected(kind)),
@@ -208,7 +237,10 @@ impl Session {
     fn described(&mut self, body: &[u8]) -> Result<bool, Stop> {
         let judged = match self.expected.front() {
             Some(Expected::Query(running)) => running.judged.clone(),
-            Some(Expected::Describe { portal: Some(portal), .. }) => portal.clone(),
+            Some(Expected::Describe {
+                portal: Some(portal),
+                ..
+            }) => portal.clone(),
             Some(Expected::Describe { portal: None, .. }) => {
                 self.expected.pop_front();
                 return Ok(false);
@@ -249,7 +281,9 @@ impl Session {
                     None => Origin::Clear,
                 },
                 // Its definition may have changed in this transaction, unseen from outside.
-                oid if self.catalog.changing && provenance.is_view(oid) => Origin::Masked(Method::Full),
+                oid if self.catalog.changing && provenance.is_view(oid) => {
+                    Origin::Masked(Method::Full)
+                }
                 oid => provenance.column(oid, column.attribute),
             };
             methods.push(match origin {
@@ -266,7 +300,9 @@ impl Session {
     /// What the masks say of the catalogue, if one that is new enough is there.
     fn provenance(&mut self) -> Result<Arc<Provenance>, Stop> {
         match &self.catalog.provenance {
-            Some(provenance) if self.catalog.generation >= self.catalog.newest => Ok(provenance.clone()),
+            Some(provenance) if self.catalog.generation >= self.catalog.newest => {
+                Ok(provenance.clone())
+            }
             _ => Err(self.want_catalog()),
         }
     }
@@ -286,7 +322,9 @@ impl Session {
             return Err(Stop::unexpected(kind::DATA_ROW));
         };
         let Some(plan) = running.plan.clone() else {
-            return Err(Stop::Violation(String::from("rows came that were not described")));
+            return Err(Stop::Violation(String::from(
+                "rows came that were not described",
+            )));
         };
         let start = self.to_client.len();
         match plan.rewrite(body, &target.masks, &mut self.to_client) {
@@ -305,7 +343,9 @@ impl Session {
     /// CommandComplete and its like end one statement of a Query, or an Execute.
     fn command_end(&mut self, kind: u8, body: &[u8]) -> Result<(), Stop> {
         let tag = match kind {
-            kind::COMMAND_COMPLETE => String::from_utf8_lossy(backend::command_complete(body)?).into_owned(),
+            kind::COMMAND_COMPLETE => {
+                String::from_utf8_lossy(backend::command_complete(body)?).into_owned()
+            }
             kind::PORTAL_SUSPENDED => String::from("(suspended)"),
             _ => String::from("(empty)"),
         };
@@ -366,12 +406,16 @@ impl Session {
         let target = self.target.clone();
         let refusal = match self.expected.front_mut() {
             // The error that the refused command was replaced by; any other is the server's own.
-            Some(Expected::Query(running) | Expected::Refused(running)) if code == frontend::REFUSED_CODE => {
+            Some(Expected::Query(running) | Expected::Refused(running))
+                if code == frontend::REFUSED_CODE =>
+            {
                 running.refusal.clone()
             }
             _ => None,
         };
-        let code = refusal.as_ref().map_or(code, |refusal| String::from(refusal.code));
+        let code = refusal
+            .as_ref()
+            .map_or(code, |refusal| String::from(refusal.code));
         match self.expected.front_mut() {
             Some(Expected::Query(running)) => {
                 running.error_code = code;
@@ -384,7 +428,12 @@ impl Session {
         }
         match refusal {
             Some(refusal) => encode::error(&mut self.to_client, Severity::Error, &refusal),
-            None => replies::rewrite(kind::ERROR_RESPONSE, body, &target.masks, &mut self.to_client)?,
+            None => replies::rewrite(
+                kind::ERROR_RESPONSE,
+                body,
+                &target.masks,
+                &mut self.to_client,
+            )?,
         }
         Ok(())
     }
@@ -396,7 +445,9 @@ impl Session {
             if matches!(front, Expected::Sync) {
                 return;
             }
-            let Some(mut skipped) = self.expected.pop_front() else { return };
+            let Some(mut skipped) = self.expected.pop_front() else {
+                return;
+            };
             match (&mut skipped, failed.take()) {
                 (Expected::Execute(running) | Expected::Refused(running), Some(code)) => {
                     running.error_code = code;
@@ -416,7 +467,10 @@ impl Session {
             Expected::Parse | Expected::Bind | Expected::Close => self.names.skip(),
             _ => {}
         }
-        if let Expected::Query(mut running) | Expected::Execute(mut running) | Expected::Refused(mut running) = expected {
+        if let Expected::Query(mut running)
+        | Expected::Execute(mut running)
+        | Expected::Refused(mut running) = expected
+        {
             if running.error_code.is_empty() {
                 running.error_code = String::from(why);
             }
@@ -476,12 +530,17 @@ impl Session {
     }
 
     /// What rewrites a COPY's rows; `None` if nothing has to be.
-    fn copy_masker(&mut self, response: CopyResponse, target: &Target) -> Result<Option<CopyMasker>, Stop> {
+    fn copy_masker(
+        &mut self,
+        response: CopyResponse,
+        target: &Target,
+    ) -> Result<Option<CopyMasker>, Stop> {
         let (columns, patterns) = (target.masks.has_columns(), target.masks.has_patterns());
         if !columns && !patterns {
             return Ok(None);
         }
-        let Some(Expected::Query(running) | Expected::Execute(running)) = self.expected.front() else {
+        let Some(Expected::Query(running) | Expected::Execute(running)) = self.expected.front()
+        else {
             return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
         };
         let judged = running.judged.clone();
@@ -493,14 +552,20 @@ impl Session {
             let provenance = self.provenance()?;
             let found = match &copy.source {
                 CopySource::Relation(relation, names) => provenance.copy_relation(relation, names),
-                CopySource::Query => provenance.copy_query(response.columns, judged.lineage(), judged.facts()),
+                CopySource::Query => {
+                    provenance.copy_query(response.columns, judged.lineage(), judged.facts())
+                }
             };
             plan = match found {
                 Ok(plan) => plan,
-                Err(CopyDoubt::UnknownRelation) if !self.catalog.fresh => return Err(self.want_catalog()),
-                Err(_) => return Err(Stop::Unmaskable(String::from(
-                    "which columns this COPY shows cannot be told, and some are masked: name them",
-                ))),
+                Err(CopyDoubt::UnknownRelation) if !self.catalog.fresh => {
+                    return Err(self.want_catalog());
+                }
+                Err(_) => {
+                    return Err(Stop::Unmaskable(String::from(
+                        "which columns this COPY shows cannot be told, and some are masked: name them",
+                    )));
+                }
             };
             self.catalog.fresh = false;
         }
@@ -511,9 +576,16 @@ impl Session {
                 "COPY in binary format cannot be masked: use the text or CSV format",
             ))),
             (true, false) => {
-                plan.resize_with(response.columns.max(plan.len()), || super::catalog::CopyColumn { type_oid: 0, mask: None });
+                plan.resize_with(response.columns.max(plan.len()), || {
+                    super::catalog::CopyColumn {
+                        type_oid: 0,
+                        mask: None,
+                    }
+                });
                 if plan.len() != response.columns {
-                    return Err(Stop::Unmaskable(String::from("the columns of this COPY are not those of the catalogue")));
+                    return Err(Stop::Unmaskable(String::from(
+                        "the columns of this COPY are not those of the catalogue",
+                    )));
                 }
                 let format: CopyFormat = copy.format.clone();
                 Ok(Some(CopyMasker::new(format, plan, &target.masks)))
@@ -523,11 +595,17 @@ impl Session {
 
     fn copy_data(&mut self, body: &[u8]) -> Result<(), Stop> {
         let target = self.target.clone();
-        let Some(copy) = self.expected.front_mut().and_then(Expected::running).and_then(|running| running.copy.as_mut()) else {
+        let Some(copy) = self
+            .expected
+            .front_mut()
+            .and_then(Expected::running)
+            .and_then(|running| running.copy.as_mut())
+        else {
             return Err(Stop::unexpected(kind::COPY_DATA));
         };
         let mut rows = Vec::with_capacity(body.len());
-        copy.push(body, &target.masks, &mut rows).map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
+        copy.push(body, &target.masks, &mut rows)
+            .map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
         self.put_copy_data(&rows);
         Ok(())
     }
@@ -539,7 +617,8 @@ impl Session {
         };
         let mut rows = Vec::new();
         if let Some(copy) = &mut running.copy {
-            copy.finish(&target.masks, &mut rows).map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
+            copy.finish(&target.masks, &mut rows)
+                .map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
         }
         self.put_copy_data(&rows);
         Ok(())
@@ -547,7 +626,11 @@ impl Session {
 
     fn put_copy_data(&mut self, rows: &[u8]) {
         if !rows.is_empty() {
-            encode::message(&mut self.to_client, kind::COPY_DATA, |out: &mut BytesMut| out.put_slice(rows));
+            encode::message(
+                &mut self.to_client,
+                kind::COPY_DATA,
+                |out: &mut BytesMut| out.put_slice(rows),
+            );
         }
     }
 }

@@ -19,7 +19,13 @@ use crate::sql::{self, Lineage, References};
 const FIRST_NORMAL_OID: u32 = 16_384;
 
 /// Statistics hold values of every column, masked ones too.
-const STATISTICS: &[&str] = &["pg_statistic", "pg_stats", "pg_stats_ext", "pg_stats_ext_exprs", "pg_statistic_ext_data"];
+const STATISTICS: &[&str] = &[
+    "pg_statistic",
+    "pg_stats",
+    "pg_stats_ext",
+    "pg_stats_ext_exprs",
+    "pg_statistic_ext_data",
+];
 
 /// How often views are resolved through other views before the rest is masked whole.
 const VIEW_DEPTH_MAX: usize = 16;
@@ -65,9 +71,19 @@ pub struct Catalog {
 impl Catalog {
     /// From the relations, and the names of the functions that are built in and nothing else.
     pub fn new(relations: Vec<CatalogRelation>, functions: Vec<Box<str>>) -> Self {
-        let mut catalog = Self { functions: functions.into_iter().filter(|name| !sql::is_opaque(name)).collect(), ..Self::default() };
+        let mut catalog = Self {
+            functions: functions
+                .into_iter()
+                .filter(|name| !sql::is_opaque(name))
+                .collect(),
+            ..Self::default()
+        };
         for relation in relations {
-            catalog.by_name.entry(relation.name.clone()).or_default().push(relation.oid);
+            catalog
+                .by_name
+                .entry(relation.name.clone())
+                .or_default()
+                .push(relation.oid);
             catalog.relations.insert(relation.oid, relation);
         }
         catalog
@@ -78,7 +94,12 @@ impl Catalog {
         let oids = self.by_name.get(&named.name).map_or(&[][..], Vec::as_slice);
         oids.iter()
             .filter_map(|oid| self.relations.get(oid))
-            .filter(move |relation| named.schema.as_ref().is_none_or(|schema| *schema == relation.schema))
+            .filter(move |relation| {
+                named
+                    .schema
+                    .as_ref()
+                    .is_none_or(|schema| *schema == relation.schema)
+            })
     }
 }
 
@@ -119,16 +140,24 @@ pub struct Provenance {
 impl Provenance {
     /// Compiles; views are resolved through their definitions.
     pub fn new(catalog: Arc<Catalog>, masks: &Masks) -> Self {
-        let mut provenance = Self { catalog: catalog.clone(), masked: HashMap::new() };
+        let mut provenance = Self {
+            catalog: catalog.clone(),
+            masked: HashMap::new(),
+        };
         for relation in catalog.relations.values() {
             for column in &relation.columns {
                 let method = if is_statistics(relation) {
-                    (column.type_oid == ANYARRAY || column.name.starts_with("stavalues")).then_some(Method::Null)
+                    (column.type_oid == ANYARRAY || column.name.starts_with("stavalues"))
+                        .then_some(Method::Null)
                 } else {
                     masks.column(&relation.schema, &relation.name, &column.name)
                 };
                 if let Some(method) = method {
-                    provenance.masked.entry(relation.oid).or_default().insert(column.attribute, method);
+                    provenance
+                        .masked
+                        .entry(relation.oid)
+                        .or_default()
+                        .insert(column.attribute, method);
                 }
             }
         }
@@ -143,12 +172,24 @@ impl Provenance {
         for _ in 0..VIEW_DEPTH_MAX {
             let mut changed = false;
             for child in catalog.relations.values() {
-                for parent in child.parents.iter().filter_map(|oid| catalog.relations.get(oid)) {
-                    let Some(masked) = self.masked.get(&parent.oid).cloned() else { continue };
-                    let named = |attribute: i16| parent.columns.iter().find(|column| column.attribute == attribute);
+                for parent in child
+                    .parents
+                    .iter()
+                    .filter_map(|oid| catalog.relations.get(oid))
+                {
+                    let Some(masked) = self.masked.get(&parent.oid).cloned() else {
+                        continue;
+                    };
+                    let named = |attribute: i16| {
+                        parent
+                            .columns
+                            .iter()
+                            .find(|column| column.attribute == attribute)
+                    };
                     for (attribute, method) in masked {
-                        let same = named(attribute)
-                            .and_then(|column| child.columns.iter().find(|own| own.name == column.name));
+                        let same = named(attribute).and_then(|column| {
+                            child.columns.iter().find(|own| own.name == column.name)
+                        });
                         if let Some(own) = same {
                             let columns = self.masked.entry(child.oid).or_default();
                             changed |= columns.insert(own.attribute, method).is_none();
@@ -177,7 +218,9 @@ impl Provenance {
             for (view, analysis) in &views {
                 for (index, column) in view.columns.iter().enumerate() {
                     let method = match analysis {
-                        Some(analysis) => self.expression(index, &analysis.lineage, &analysis.facts),
+                        Some(analysis) => {
+                            self.expression(index, &analysis.lineage, &analysis.facts)
+                        }
                         None => Some(Method::Full),
                     };
                     if let Some(method) = method {
@@ -198,7 +241,9 @@ impl Provenance {
         match attribute {
             // A whole row.
             0 if masked.is_some() => Origin::Masked(Method::Full),
-            _ if table_oid < FIRST_NORMAL_OID || self.catalog.relations.contains_key(&table_oid) => {
+            _ if table_oid < FIRST_NORMAL_OID
+                || self.catalog.relations.contains_key(&table_oid) =>
+            {
                 match masked.and_then(|columns| columns.get(&attribute)) {
                     Some(method) => Origin::Masked(*method),
                     None if attribute > 0 && !self.knows(table_oid, attribute) => Origin::Unknown,
@@ -211,14 +256,24 @@ impl Provenance {
 
     /// The relation is a view, whose definition may have changed without its object id.
     pub fn is_view(&self, table_oid: u32) -> bool {
-        self.catalog.relations.get(&table_oid).is_some_and(|relation| relation.view.is_some())
+        self.catalog
+            .relations
+            .get(&table_oid)
+            .is_some_and(|relation| relation.view.is_some())
     }
 
     fn knows(&self, table_oid: u32, attribute: i16) -> bool {
         table_oid < FIRST_NORMAL_OID
-            || self.catalog.relations.get(&table_oid).is_some_and(|relation| {
-                relation.columns.iter().any(|column| column.attribute == attribute)
-            })
+            || self
+                .catalog
+                .relations
+                .get(&table_oid)
+                .is_some_and(|relation| {
+                    relation
+                        .columns
+                        .iter()
+                        .any(|column| column.attribute == attribute)
+                })
     }
 
     /// The mask on output column `index` of a statement, if it is an expression that may carry
@@ -231,14 +286,23 @@ impl Provenance {
         if lineage.no_rows {
             return None;
         }
-        let own = lineage.columns.as_ref().and_then(|columns| columns.get(index));
+        let own = lineage
+            .columns
+            .as_ref()
+            .and_then(|columns| columns.get(index));
         let references = match own {
-            Some(own) if own.columns.is_empty() && !own.star && own.functions.is_empty() => return None,
+            Some(own) if own.columns.is_empty() && !own.star && own.functions.is_empty() => {
+                return None;
+            }
             Some(own) if !lineage.derived => own,
             Some(own) if own.columns.is_empty() && !own.star => own,
             _ => &lineage.whole,
         };
-        if references.functions.iter().any(|function| !self.is_trusted(function)) {
+        if references
+            .functions
+            .iter()
+            .any(|function| !self.is_trusted(function))
+        {
             return Some(Method::Full);
         }
         self.carried(references, lineage, facts)
@@ -247,11 +311,16 @@ impl Provenance {
     /// The strictest mask among the columns that `references` may mean.
     fn carried(&self, references: &References, lineage: &Lineage, facts: &Facts) -> Option<Method> {
         let whole_row = references.star
-            || references.columns.iter().any(|column| lineage.row_names.contains(column));
+            || references
+                .columns
+                .iter()
+                .any(|column| lineage.row_names.contains(column));
         let mut strictest = None;
         for named in facts.reads.iter().chain(&facts.writes) {
             for relation in self.catalog.resolve(named) {
-                let Some(masked) = self.masked.get(&relation.oid) else { continue };
+                let Some(masked) = self.masked.get(&relation.oid) else {
+                    continue;
+                };
                 for column in &relation.columns {
                     if let Some(method) = masked.get(&column.attribute)
                         && (whole_row || references.columns.contains(&column.name))
@@ -274,7 +343,11 @@ impl Provenance {
     }
 
     /// The columns of COPY relation TO.
-    pub fn copy_relation(&self, named: &Relation, columns: &[Box<str>]) -> Result<Vec<CopyColumn>, CopyDoubt> {
+    pub fn copy_relation(
+        &self,
+        named: &Relation,
+        columns: &[Box<str>],
+    ) -> Result<Vec<CopyColumn>, CopyDoubt> {
         let mut candidates = self.catalog.resolve(named).peekable();
         if candidates.peek().is_none() {
             return Err(CopyDoubt::UnknownRelation);
@@ -289,7 +362,10 @@ impl Provenance {
                 Some(known) if known.len() == these.len() => known
                     .into_iter()
                     .zip(these)
-                    .map(|(a, b)| CopyColumn { type_oid: a.type_oid, mask: a.mask.max(b.mask) })
+                    .map(|(a, b)| CopyColumn {
+                        type_oid: a.type_oid,
+                        mask: a.mask.max(b.mask),
+                    })
                     .collect(),
                 Some(_) => return Err(CopyDoubt::Unclear),
             });
@@ -301,23 +377,44 @@ impl Provenance {
         let masked = self.masked.get(&relation.oid);
         let column = |column: &CatalogColumn| CopyColumn {
             type_oid: column.type_oid,
-            mask: masked.and_then(|masked| masked.get(&column.attribute)).copied(),
+            mask: masked
+                .and_then(|masked| masked.get(&column.attribute))
+                .copied(),
         };
         if columns.is_empty() {
-            return relation.columns.iter().filter(|column| !column.generated).map(column).collect();
+            return relation
+                .columns
+                .iter()
+                .filter(|column| !column.generated)
+                .map(column)
+                .collect();
         }
         columns
             .iter()
             .map(|name| {
                 let found = relation.columns.iter().find(|column| column.name == *name);
-                found.map_or(CopyColumn { type_oid: 0, mask: masked.map(|_| Method::Full) }, column)
+                found.map_or(
+                    CopyColumn {
+                        type_oid: 0,
+                        mask: masked.map(|_| Method::Full),
+                    },
+                    column,
+                )
             })
             .collect()
     }
 
     /// The columns of COPY (query) TO; `count` as the server announced them.
-    pub fn copy_query(&self, count: usize, lineage: &Lineage, facts: &Facts) -> Result<Vec<CopyColumn>, CopyDoubt> {
-        let known = lineage.columns.as_ref().is_some_and(|columns| columns.len() == count);
+    pub fn copy_query(
+        &self,
+        count: usize,
+        lineage: &Lineage,
+        facts: &Facts,
+    ) -> Result<Vec<CopyColumn>, CopyDoubt> {
+        let known = lineage
+            .columns
+            .as_ref()
+            .is_some_and(|columns| columns.len() == count);
         (0..count)
             .map(|index| match self.expression(index, lineage, facts) {
                 Some(_) if !known => Err(CopyDoubt::Unclear),

@@ -39,7 +39,9 @@ pub(super) fn family(type_oid: u32) -> Family {
         3802 => Family::Jsonb,
         20 => Family::Int8,
         1700 => Family::Numeric,
-        16 | 21 | 23 | 26 | 700 | 701 | 1082 | 1083 | 1114 | 1184 | 1186 | 1266 | 2950 => Family::Safe,
+        16 | 21 | 23 | 26 | 700 | 701 | 1082 | 1083 | 1114 | 1184 | 1186 | 1266 | 2950 => {
+            Family::Safe
+        }
         _ => Family::Other,
     }
 }
@@ -66,7 +68,11 @@ impl RowPlan {
         let cells: Vec<Cell> = columns
             .iter()
             .zip(methods)
-            .map(|(column, mask)| Cell { mask, family: family(column.type_oid), binary: column.binary })
+            .map(|(column, mask)| Cell {
+                mask,
+                family: family(column.type_oid),
+                binary: column.binary,
+            })
             .collect();
         let idle = !cells
             .iter()
@@ -80,10 +86,18 @@ impl RowPlan {
     }
 
     /// Writes a DataRow with the cells rewritten; returns how many were.
-    pub(super) fn rewrite(&self, body: &[u8], masks: &Masks, out: &mut BytesMut) -> Result<u64, RowError> {
+    pub(super) fn rewrite(
+        &self,
+        body: &[u8],
+        masks: &Masks,
+        out: &mut BytesMut,
+    ) -> Result<u64, RowError> {
         let (count, mut cells) = backend::data_row(body)?;
         if count != self.cells.len() {
-            return Err(RowError::Count { row: count, described: self.cells.len() });
+            return Err(RowError::Count {
+                row: count,
+                described: self.cells.len(),
+            });
         }
         let mut masked = 0;
         let mut scratch = Vec::new();
@@ -93,7 +107,9 @@ impl RowPlan {
             for cell in &self.cells {
                 match cells.next_cell() {
                     Ok(Some(None)) => out.put_i32(-1),
-                    Ok(Some(Some(value))) => masked += u64::from(self.write(*cell, value, masks, &mut scratch, out)),
+                    Ok(Some(Some(value))) => {
+                        masked += u64::from(self.write(*cell, value, masks, &mut scratch, out))
+                    }
                     Ok(None) => {}
                     Err(error) => result = Err(error),
                 }
@@ -106,7 +122,14 @@ impl RowPlan {
     }
 
     /// Writes one cell; true if it was rewritten.
-    fn write(&self, cell: Cell, value: &[u8], masks: &Masks, scratch: &mut Vec<u8>, out: &mut BytesMut) -> bool {
+    fn write(
+        &self,
+        cell: Cell,
+        value: &[u8],
+        masks: &Masks,
+        scratch: &mut Vec<u8>,
+        out: &mut BytesMut,
+    ) -> bool {
         scratch.clear();
         let replaced = match cell.mask {
             Some(method) => replace(cell, method, value, masks, scratch),
@@ -179,7 +202,9 @@ fn scan(cell: Cell, value: &[u8], masks: &Masks, out: &mut Vec<u8>) -> Replaced 
             (digits.as_slice(), false)
         }
         // Lengths stand inside, so that nothing can be replaced in place.
-        (Family::Int8 | Family::Numeric, false) | (Family::Jsonb | Family::Other, true) => (value, false),
+        (Family::Int8 | Family::Numeric, false) | (Family::Jsonb | Family::Other, true) => {
+            (value, false)
+        }
     };
     match masks.mask_text(text, out) {
         TextMask::Clean => Replaced::No,
@@ -191,13 +216,26 @@ fn scan(cell: Cell, value: &[u8], masks: &Masks, out: &mut Vec<u8>) -> Replaced 
 /// The whole digits of a binary numeric: groups of four (`numeric_send`).
 fn numeric_digits(value: &[u8], out: &mut Vec<u8>) {
     let word = |index: usize| {
-        value.get(index * 2..index * 2 + 2).and_then(|word| word.try_into().ok()).map(u16::from_be_bytes)
+        value
+            .get(index * 2..index * 2 + 2)
+            .and_then(|word| word.try_into().ok())
+            .map(u16::from_be_bytes)
     };
-    let (Some(groups), Some(weight)) = (word(0), word(1)) else { return };
+    let (Some(groups), Some(weight)) = (word(0), word(1)) else {
+        return;
+    };
     for index in 0..i32::from(weight as i16) + 1 {
         let group = usize::try_from(index).unwrap_or(0);
-        let digits = if group < usize::from(groups) { word(4 + group).unwrap_or(0) } else { 0 };
-        let text = if out.is_empty() { alloc::format!("{digits}") } else { alloc::format!("{digits:04}") };
+        let digits = if group < usize::from(groups) {
+            word(4 + group).unwrap_or(0)
+        } else {
+            0
+        };
+        let text = if out.is_empty() {
+            alloc::format!("{digits}")
+        } else {
+            alloc::format!("{digits:04}")
+        };
         out.extend_from_slice(text.as_bytes());
         // A numeric may have 131,072 digits; a card number has 19.
         if out.len() > 64 {

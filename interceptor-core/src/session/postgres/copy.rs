@@ -36,7 +36,15 @@ pub(super) struct CopyMasker {
 impl CopyMasker {
     pub(super) fn new(format: CopyFormat, columns: Vec<CopyColumn>, masks: &Masks) -> Self {
         let header = format.header;
-        Self { format, columns, scan: masks.has_patterns(), header, partial: Vec::new(), rows: 0, masked: 0 }
+        Self {
+            format,
+            columns,
+            scan: masks.has_patterns(),
+            header,
+            partial: Vec::new(),
+            rows: 0,
+            masked: 0,
+        }
     }
 
     /// Rows and masked cells so far.
@@ -45,7 +53,12 @@ impl CopyMasker {
     }
 
     /// Takes one CopyData's bytes and writes the rows that are whole.
-    pub(super) fn push(&mut self, data: &[u8], masks: &Masks, out: &mut Vec<u8>) -> Result<(), CopyError> {
+    pub(super) fn push(
+        &mut self,
+        data: &[u8],
+        masks: &Masks,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CopyError> {
         let joined;
         let mut rest = if self.partial.is_empty() {
             data
@@ -69,7 +82,11 @@ impl CopyMasker {
     /// The stream ended: whatever is left is a row without its end.
     pub(super) fn finish(&mut self, masks: &Masks, out: &mut Vec<u8>) -> Result<(), CopyError> {
         let rest = core::mem::take(&mut self.partial);
-        if rest.is_empty() { Ok(()) } else { self.row(&rest, masks, out) }
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            self.row(&rest, masks, out)
+        }
     }
 
     /// Bytes up to and with the newline that ends the row at the start of `rest`.
@@ -127,7 +144,10 @@ impl CopyMasker {
     }
 
     fn count(&self, row: usize) -> CopyError {
-        CopyError::Count { row, columns: self.columns.len() }
+        CopyError::Count {
+            row,
+            columns: self.columns.len(),
+        }
     }
 
     /// The first field, raw, and what is behind its delimiter.
@@ -160,7 +180,8 @@ impl CopyMasker {
     /// Writes one field; true if it was rewritten.
     fn field(&self, column: &CopyColumn, raw: &[u8], masks: &Masks, out: &mut Vec<u8>) -> bool {
         let (mask, family) = (column.mask, cells::family(column.type_oid));
-        let untouched = raw == self.format.null || (mask.is_none() && (!self.scan || family == Family::Safe));
+        let untouched =
+            raw == self.format.null || (mask.is_none() && (!self.scan || family == Family::Safe));
         if untouched {
             out.extend_from_slice(raw);
             return false;
@@ -169,7 +190,11 @@ impl CopyMasker {
         let mut replacement = Vec::new();
         let null = match mask {
             // The type of an expression (0) is not known here: text, then.
-            Some(method) if method.is_null() || (family != Family::Text && column.type_oid != 0) => true,
+            Some(method)
+                if method.is_null() || (family != Family::Text && column.type_oid != 0) =>
+            {
+                true
+            }
             Some(method) => {
                 masks.apply(method, &value, &mut replacement);
                 false
@@ -200,7 +225,9 @@ impl CopyMasker {
                 let next = bytes.peek().copied();
                 let escapes = quoted
                     && byte == self.format.escape
-                    && next.is_some_and(|next| next == self.format.quote || next == self.format.escape);
+                    && next.is_some_and(|next| {
+                        next == self.format.quote || next == self.format.escape
+                    });
                 if escapes {
                     value.extend(bytes.next());
                 } else if byte == self.format.quote {

@@ -39,7 +39,9 @@ pub(super) struct Pending {
 enum Form {
     Query,
     /// Bind, or another message of an extended query that is refused.
-    Extended { portal: Vec<u8> },
+    Extended {
+        portal: Vec<u8>,
+    },
 }
 
 /// What became of a message at the front of the buffer.
@@ -75,7 +77,9 @@ impl Session {
             return false;
         }
         if self.pass_up > 0 {
-            let passing = self.client_in.split_to(self.pass_up.min(self.client_in.len()));
+            let passing = self
+                .client_in
+                .split_to(self.pass_up.min(self.client_in.len()));
             self.pass_up -= passing.len();
             self.to_server.extend_from_slice(&passing);
             return true;
@@ -98,7 +102,14 @@ impl Session {
         }
         if header.size > CLIENT_MESSAGE_BYTES_MAX {
             let limit = CLIENT_MESSAGE_BYTES_MAX;
-            self.violate("the client", FrameError::TooLarge { kind: header.kind, size: header.size, limit });
+            self.violate(
+                "the client",
+                FrameError::TooLarge {
+                    kind: header.kind,
+                    size: header.size,
+                    limit,
+                },
+            );
             return false;
         }
         if self.client_in.len() < header.size {
@@ -106,7 +117,13 @@ impl Session {
             return false;
         }
         self.client_wants = 0;
-        let Some(message) = self.client_in.get(..header.size).map(Bytes::copy_from_slice) else { return false };
+        let Some(message) = self
+            .client_in
+            .get(..header.size)
+            .map(Bytes::copy_from_slice)
+        else {
+            return false;
+        };
         match self.message(header.kind, message) {
             Ok(Taken::Done) => {
                 // Closing clears the buffer.
@@ -125,7 +142,10 @@ impl Session {
     fn message(&mut self, kind: u8, message: Bytes) -> Result<Taken, DecodeError> {
         let body = message.slice(frame::HEADER_BYTES..);
         if self.copying_in()
-            && !matches!(kind, kind::COPY_DONE | kind::COPY_FAIL | kind::FLUSH | kind::SYNC | kind::TERMINATE)
+            && !matches!(
+                kind,
+                kind::COPY_DONE | kind::COPY_FAIL | kind::FLUSH | kind::SYNC | kind::TERMINATE
+            )
         {
             return Err(DecodeError::Unknown("message during COPY"));
         }
@@ -204,14 +224,23 @@ impl Session {
     /// The server takes COPY data now, or will once it comes to a COPY that is under way.
     fn takes_copy(&mut self) -> bool {
         !self.discarding
-            && self.expected.iter_mut().filter_map(Expected::running).any(|running| {
-                running.judged.analysis.copies_in && running.refusal.is_none() && running.error_code.is_empty()
-            })
+            && self
+                .expected
+                .iter_mut()
+                .filter_map(Expected::running)
+                .any(|running| {
+                    running.judged.analysis.copies_in
+                        && running.refusal.is_none()
+                        && running.error_code.is_empty()
+                })
     }
 
     /// The server said that it takes COPY data, and the client has not ended it.
     fn copying_in(&mut self) -> bool {
-        self.expected.front_mut().and_then(Expected::running).is_some_and(|running| running.copying_in)
+        self.expected
+            .front_mut()
+            .and_then(Expected::running)
+            .is_some_and(|running| running.copying_in)
     }
 
     fn query(&mut self, body: &[u8], message: Bytes) -> Result<(), DecodeError> {
@@ -236,7 +265,10 @@ impl Session {
             return Ok(());
         }
         if self.names.is_full() {
-            let error = ErrorText::new("54000", "too many prepared statements in one session for interceptor");
+            let error = ErrorText::new(
+                "54000",
+                "too many prepared statements in one session for interceptor",
+            );
             self.refuse_unread(form(), parse.text, error);
             return Ok(());
         }
@@ -254,25 +286,39 @@ impl Session {
             return Ok(());
         }
         let text = String::from_utf8_lossy(parse.text).into_owned();
-        self.names.prepare(parse.statement, Statement { text, analysis });
+        self.names
+            .prepare(parse.statement, Statement { text, analysis });
         self.pass(message, Some(Expected::Parse));
         Ok(())
     }
 
     fn bind(&mut self, body: &[u8], message: Bytes) -> Result<Taken, DecodeError> {
         let bind = frontend::bind(body)?;
-        let form = Form::Extended { portal: bind.portal.to_vec() };
+        let form = Form::Extended {
+            portal: bind.portal.to_vec(),
+        };
         if bind.portal.len() > NAME_BYTES_MAX {
             self.refuse_unread(form, b"", long_name());
             return Ok(Taken::Done);
         }
         match self.names.statement(bind.statement) {
             Found::Unsettled => return Ok(Taken::Waits),
-            Found::Absent => self.refuse_unread(form, b"", absent("26000", "prepared statement", bind.statement)),
+            Found::Absent => self.refuse_unread(
+                form,
+                b"",
+                absent("26000", "prepared statement", bind.statement),
+            ),
             Found::Known(statement) => {
                 let judged = self.judge(&statement.analysis);
                 let text = statement.text.as_bytes();
-                self.submit(judged, form, text, &[text, body], &bind.parameters, message.clone());
+                self.submit(
+                    judged,
+                    form,
+                    text,
+                    &[text, body],
+                    &bind.parameters,
+                    message.clone(),
+                );
             }
         }
         Ok(Taken::Done)
@@ -285,11 +331,21 @@ impl Session {
             (Object::Portal, Found::Known(portal)) => Some(portal),
             (Object::Portal, Found::Unsettled) => return Ok(Taken::Waits),
             (Object::Portal, Found::Absent) => {
-                self.refuse_unread(Form::Extended { portal: Vec::new() }, b"", absent("34000", "portal", name));
+                self.refuse_unread(
+                    Form::Extended { portal: Vec::new() },
+                    b"",
+                    absent("34000", "portal", name),
+                );
                 return Ok(Taken::Done);
             }
         };
-        self.pass(message, Some(Expected::Describe { portal, ours: false }));
+        self.pass(
+            message,
+            Some(Expected::Describe {
+                portal,
+                ours: false,
+            }),
+        );
         Ok(Taken::Done)
     }
 
@@ -298,12 +354,19 @@ impl Session {
         match self.names.portal(name) {
             Found::Unsettled => return Ok(Taken::Waits),
             Found::Absent => {
-                self.refuse_unread(Form::Extended { portal: Vec::new() }, b"", absent("34000", "portal", name));
+                self.refuse_unread(
+                    Form::Extended { portal: Vec::new() },
+                    b"",
+                    absent("34000", "portal", name),
+                );
             }
             Found::Known(judged) => {
                 if self.needs_plan(&judged) {
                     encode::describe_portal(&mut self.to_server, name);
-                    self.expected.push_back(Expected::Describe { portal: Some(judged.clone()), ours: true });
+                    self.expected.push_back(Expected::Describe {
+                        portal: Some(judged.clone()),
+                        ours: true,
+                    });
                 }
                 let running = Running::new(judged, self.now_ns, None);
                 self.pass(message, Some(Expected::Execute(running)));
@@ -315,9 +378,7 @@ impl Session {
     /// Rows of a portal can be masked only if it was described; a client need not ask for that.
     fn needs_plan(&self, judged: &Arc<Judged>) -> bool {
         let masks = &self.target.masks;
-        let asked = |expected: &Expected| {
-            matches!(expected, Expected::Describe { portal: Some(portal), .. } if Arc::ptr_eq(portal, judged))
-        };
+        let asked = |expected: &Expected| matches!(expected, Expected::Describe { portal: Some(portal), .. } if Arc::ptr_eq(portal, judged));
         (masks.has_columns() || masks.has_patterns())
             && !self.plans.contains_key(&judged.number)
             && !self.expected.iter().any(asked)
@@ -331,7 +392,10 @@ impl Session {
             incomplete: Some("it calls a function by its number"),
             ..Facts::default()
         };
-        let mut analysis = Analysis { facts, ..Analysis::default() };
+        let mut analysis = Analysis {
+            facts,
+            ..Analysis::default()
+        };
         analysis.lineage.opaque = true;
         let judged = self.judge(&Arc::new(analysis));
         let text = alloc::format!("FUNCTION CALL {oid}");
@@ -355,7 +419,13 @@ impl Session {
             Outcome::Hold { .. } => (event.text.clone(), self.shown_parameters(parameters)),
             _ => (String::new(), Vec::new()),
         };
-        let pending = Pending { message, form, judged, recorded, parameters };
+        let pending = Pending {
+            message,
+            form,
+            judged,
+            recorded,
+            parameters,
+        };
         match outcome {
             Outcome::Allow => {
                 self.record_before(Kind::Command(event));
@@ -417,7 +487,10 @@ impl Session {
             incomplete: Some("the gateway could not read it"),
             ..Facts::default()
         };
-        let analysis = Arc::new(Analysis { facts, ..Analysis::default() });
+        let analysis = Arc::new(Analysis {
+            facts,
+            ..Analysis::default()
+        });
         let mut judged = self.decide(&analysis);
         judged.decision.outcome = Outcome::Deny;
         judged.decision.rule = None;
@@ -428,8 +501,13 @@ impl Session {
         // The grammar's words quote the text.
         event.reason = alloc::format!("refused with code {}", error.code);
         self.record(Kind::Command(event));
-        let pending =
-            Pending { message: Bytes::new(), form, judged, recorded: String::new(), parameters: Vec::new() };
+        let pending = Pending {
+            message: Bytes::new(),
+            form,
+            judged,
+            recorded: String::new(),
+            parameters: Vec::new(),
+        };
         self.refuse(pending, error);
     }
 }
@@ -437,12 +515,18 @@ impl Session {
 fn changes_catalog(facts: &Facts) -> bool {
     facts.incomplete.is_some()
         || facts.kinds.iter().any(|kind| {
-            matches!(kind.split(' ').next(), Some("ALTER" | "CREATE" | "DROP" | "IMPORT" | "CALL" | "DO"))
+            matches!(
+                kind.split(' ').next(),
+                Some("ALTER" | "CREATE" | "DROP" | "IMPORT" | "CALL" | "DO")
+            )
         })
 }
 
 fn long_name() -> ErrorText {
-    ErrorText::new("42602", "names of prepared statements and portals may have 63 bytes at most")
+    ErrorText::new(
+        "42602",
+        "names of prepared statements and portals may have 63 bytes at most",
+    )
 }
 
 fn absent(code: &'static str, what: &str, name: &[u8]) -> ErrorText {

@@ -28,10 +28,17 @@ impl Session {
     pub(super) fn hold(&mut self, pending: Pending, timeout: core::time::Duration) {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let facts = pending.judged.facts();
-        let strings = |list: &[crate::command::Relation]| list.iter().map(ToString::to_string).collect();
+        let strings =
+            |list: &[crate::command::Relation]| list.iter().map(ToString::to_string).collect();
         let request = HoldRequest {
             command: pending.judged.number,
-            rule: pending.judged.decision.rule.as_ref().map(|rule| rule.name.clone()).unwrap_or_default(),
+            rule: pending
+                .judged
+                .decision
+                .rule
+                .as_ref()
+                .map(|rule| rule.name.clone())
+                .unwrap_or_default(),
             reason: pending.judged.decision.reason.to_string(),
             text: pending.recorded.clone(),
             parameters: pending.parameters.clone(),
@@ -45,8 +52,15 @@ impl Session {
             encode::flush(&mut self.to_server);
         }
         self.actions.push_back(Action::Hold(request));
-        let deadline_ns = self.now_ns.saturating_add(timeout_ms.saturating_mul(1_000_000));
-        self.held = Some(Held { pending, request: None, timeout_ms, deadline_ns });
+        let deadline_ns = self
+            .now_ns
+            .saturating_add(timeout_ms.saturating_mul(1_000_000));
+        self.held = Some(Held {
+            pending,
+            request: None,
+            timeout_ms,
+            deadline_ns,
+        });
     }
 
     /// The request is recorded and open under this number: the client is told.
@@ -54,7 +68,10 @@ impl Session {
         let Some(held) = &mut self.held else { return };
         held.request = Some(request);
         let decision = &held.pending.judged.decision;
-        let rule = decision.rule.as_ref().map_or("default", |rule| rule.name.as_str());
+        let rule = decision
+            .rule
+            .as_ref()
+            .map_or("default", |rule| rule.name.as_str());
         let text = format!(
             "interceptor: request {request} waits for approval (rule \"{rule}\": {}); cancel to withdraw it",
             decision.reason
@@ -73,7 +90,11 @@ impl Session {
     /// A person decided. The first answer holds; the bytes go once.
     pub fn handle_resolution(&mut self, resolution: &Resolution) {
         let Some(held) = self.held.take() else { return };
-        let word = if resolution.approved { "approved" } else { "denied" };
+        let word = if resolution.approved {
+            "approved"
+        } else {
+            "denied"
+        };
         let event = approval(&held, word, &resolution.by, &resolution.reason);
         if resolution.approved {
             self.record_before(Kind::Approval(event));
@@ -81,8 +102,17 @@ impl Session {
         } else {
             self.record(Kind::Approval(event));
             let mut error = judge::refusal(&held.pending.judged.decision);
-            let why = if resolution.reason.is_empty() { String::new() } else { format!(": {}", resolution.reason) };
-            error.message = format!("{} (request {} denied by {}{why})", error.message, number(&held), resolution.by);
+            let why = if resolution.reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", resolution.reason)
+            };
+            error.message = format!(
+                "{} (request {} denied by {}{why})",
+                error.message,
+                number(&held),
+                resolution.by
+            );
             self.refuse(held.pending, error);
         }
     }
@@ -92,7 +122,10 @@ impl Session {
     pub fn handle_cancel(&mut self) {
         match (self.end_hold("cancelled"), &self.cancel_key) {
             (Some(pending), _) => {
-                self.refuse(pending, ErrorText::new("57014", "canceling statement due to user request"));
+                self.refuse(
+                    pending,
+                    ErrorText::new("57014", "canceling statement due to user request"),
+                );
             }
             (None, Some(key)) => self.actions.push_back(Action::ForwardCancel(key.clone())),
             (None, None) => {}
@@ -100,10 +133,17 @@ impl Session {
     }
 
     pub(super) fn expire_hold(&mut self) {
-        if self.held.as_ref().is_none_or(|held| self.now_ns < held.deadline_ns) {
+        if self
+            .held
+            .as_ref()
+            .is_none_or(|held| self.now_ns < held.deadline_ns)
+        {
             return;
         }
-        let seconds = self.held.as_ref().map_or(0, |held| held.timeout_ms.div_ceil(1_000));
+        let seconds = self
+            .held
+            .as_ref()
+            .map_or(0, |held| held.timeout_ms.div_ceil(1_000));
         if let Some(pending) = self.end_hold("timed_out") {
             let mut error = judge::refusal(&pending.judged.decision);
             error.message = format!("{} (nobody answered within {seconds} s)", error.message);
@@ -136,7 +176,10 @@ fn approval(held: &Held, resolution: &str, by: &str, reason: &str) -> event::App
 
 impl Session {
     /// Parameters as the approver may see them.
-    pub(super) fn shown_parameters(&self, parameters: &[crate::wire::postgres::frontend::Parameter<'_>]) -> Vec<String> {
+    pub(super) fn shown_parameters(
+        &self,
+        parameters: &[crate::wire::postgres::frontend::Parameter<'_>],
+    ) -> Vec<String> {
         parameters
             .iter()
             .map(|parameter| match parameter.value {
@@ -147,7 +190,10 @@ impl Session {
                 }
                 Some(value) => {
                     let text = String::from_utf8_lossy(value);
-                    self.masked_text(&text).chars().take(PARAMETER_CHARS_MAX).collect()
+                    self.masked_text(&text)
+                        .chars()
+                        .take(PARAMETER_CHARS_MAX)
+                        .collect()
                 }
             })
             .collect()

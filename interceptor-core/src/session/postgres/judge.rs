@@ -41,11 +41,15 @@ pub(super) struct Judged {
 
 impl Judged {
     pub(super) fn facts(&self) -> &Facts {
-        self.joined.as_ref().map_or(&self.analysis.facts, |joined| &joined.0)
+        self.joined
+            .as_ref()
+            .map_or(&self.analysis.facts, |joined| &joined.0)
     }
 
     pub(super) fn lineage(&self) -> &Lineage {
-        self.joined.as_ref().map_or(&self.analysis.lineage, |joined| &joined.1)
+        self.joined
+            .as_ref()
+            .map_or(&self.analysis.lineage, |joined| &joined.1)
     }
 }
 
@@ -84,7 +88,10 @@ fn keep(names: &mut HashMap<String, Vec<Arc<Body>>>, name: &str, body: &Arc<Body
         // Too many to tell: from now on the name stands for something unknown.
         let mut facts = first.facts.clone();
         facts.incomplete = facts.incomplete.or(Some(UNSEEN));
-        let lineage = Lineage { opaque: true, ..first.lineage.clone() };
+        let lineage = Lineage {
+            opaque: true,
+            ..first.lineage.clone()
+        };
         *first = Arc::new(Body { facts, lineage });
     }
 }
@@ -93,11 +100,16 @@ impl Session {
     /// The analysis of a text, or the error that the client gets for it.
     pub(super) fn analyze(&mut self, text: &[u8]) -> Result<Arc<Analysis>, ErrorText> {
         let Ok(text) = core::str::from_utf8(text) else {
-            return Err(ErrorText::new("22021", "interceptor reads statements in UTF-8 only"));
+            return Err(ErrorText::new(
+                "22021",
+                "interceptor reads statements in UTF-8 only",
+            ));
         };
-        let readable = text.is_ascii() || matches!(&self.settings.encoding[..], b"UTF8" | b"SQL_ASCII");
+        let readable =
+            text.is_ascii() || matches!(&self.settings.encoding[..], b"UTF8" | b"SQL_ASCII");
         if !readable {
-            let message = "interceptor reads statements beyond ASCII only with client_encoding UTF8";
+            let message =
+                "interceptor reads statements beyond ASCII only with client_encoding UTF8";
             return Err(ErrorText::new("22021", message));
         }
         if !self.settings.conforming {
@@ -122,10 +134,19 @@ impl Session {
         let joined = self.joined(analysis);
         let facts = joined.as_ref().map_or(&analysis.facts, |joined| &joined.0);
         let decision = match analysis.refusal {
-            Some(refusal) => Decision { outcome: Outcome::Deny, rule: None, reason: refusal.into() },
+            Some(refusal) => Decision {
+                outcome: Outcome::Deny,
+                rule: None,
+                reason: refusal.into(),
+            },
             None => self.policy.decide(&self.target, &self.subject, facts),
         };
-        Judged { number: 0, analysis: analysis.clone(), joined, decision }
+        Judged {
+            number: 0,
+            analysis: analysis.clone(),
+            joined,
+            decision,
+        }
     }
 
     /// Decides on a command that is about to run and gives it its number.
@@ -148,7 +169,10 @@ impl Session {
         let mut facts = analysis.facts.clone();
         let mut lineage = analysis.lineage.clone();
         for name in &analysis.executes {
-            match (self.kept.prepared.get(name), self.names.statement(name.as_bytes())) {
+            match (
+                self.kept.prepared.get(name),
+                self.names.statement(name.as_bytes()),
+            ) {
                 (Some(bodies), _) => {
                     for body in bodies {
                         sql::absorb(&mut facts, &body.facts);
@@ -189,7 +213,13 @@ impl Session {
     }
 
     /// The record of a command's intent.
-    pub(super) fn command_event(&self, judged: &Judged, text: &[u8], digest: [u8; 32], parameters: usize) -> event::Command {
+    pub(super) fn command_event(
+        &self,
+        judged: &Judged,
+        text: &[u8],
+        digest: [u8; 32],
+        parameters: usize,
+    ) -> event::Command {
         let facts = judged.facts();
         let rule = judged.decision.rule.as_ref();
         event::Command {
@@ -208,7 +238,9 @@ impl Session {
             }
             .to_string(),
             rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
-            rule_source: rule.map(|rule| format!("{}:{}", rule.file, rule.line)).unwrap_or_default(),
+            rule_source: rule
+                .map(|rule| format!("{}:{}", rule.file, rule.line))
+                .unwrap_or_default(),
             reason: judged.decision.reason.to_string(),
             policy: self.policy.hash.to_vec(),
         }
@@ -238,7 +270,9 @@ impl Session {
         let mut masked = Vec::new();
         match self.target.masks.mask_text(text.as_bytes(), &mut masked) {
             TextMask::Clean => text.to_string(),
-            TextMask::Rewritten { .. } | TextMask::Null { .. } => String::from_utf8_lossy(&masked).into_owned(),
+            TextMask::Rewritten { .. } | TextMask::Null { .. } => {
+                String::from_utf8_lossy(&masked).into_owned()
+            }
         }
     }
 }
@@ -264,7 +298,10 @@ fn analysis_error(error: AnalysisError) -> ErrorText {
 /// The error for a refused command: which rule, and why.
 pub(super) fn refusal(decision: &Decision) -> ErrorText {
     let message = match &decision.rule {
-        Some(rule) => format!("refused by interceptor rule \"{}\": {}", rule.name, decision.reason),
+        Some(rule) => format!(
+            "refused by interceptor rule \"{}\": {}",
+            rule.name, decision.reason
+        ),
         None => format!("refused by interceptor: {}", decision.reason),
     };
     ErrorText::new("42501", &message)

@@ -278,7 +278,10 @@ impl Session {
     /// More bytes from the client are of use now.
     pub fn wants_client(&self) -> bool {
         let room = self.client_in.len() < self.client_wants.max(READ_AHEAD_BYTES);
-        self.phase != Phase::Closed && !self.client_gone && room && self.to_server.len() < BACKLOG_BYTES_MAX
+        self.phase != Phase::Closed
+            && !self.client_gone
+            && room
+            && self.to_server.len() < BACKLOG_BYTES_MAX
     }
 
     /// More bytes from the server are of use now.
@@ -344,7 +347,11 @@ impl Session {
         self.now_ns = now_ns;
         if self.phase < Phase::Running && now_ns >= self.started_ns + STARTUP_NS_MAX {
             let error = ErrorText::new("08P01", "the client took too long to start its session");
-            self.close_with("the client took too long to start its session", true, &error);
+            self.close_with(
+                "the client took too long to start its session",
+                true,
+                &error,
+            );
         }
         self.expire_hold();
         // The server first: its replies free what the client's messages may wait for.
@@ -366,7 +373,10 @@ impl Session {
 
     /// The target did not answer. `reason` is a few words without secrets.
     pub fn handle_unreachable(&mut self, reason: &str) {
-        let message = alloc::format!("interceptor could not reach target \"{}\": {reason}", self.target.name);
+        let message = alloc::format!(
+            "interceptor could not reach target \"{}\": {reason}",
+            self.target.name
+        );
         let error = ErrorText::new("08001", &message);
         self.close_with(&message, false, &error);
     }
@@ -400,9 +410,18 @@ impl Session {
 
     /// The catalogue cannot be read, so masks on columns cannot be kept.
     pub fn handle_no_catalog(&mut self, reason: &str) {
-        let mut error = ErrorText::new("58000", "interceptor cannot read the target's catalogue, which its masks need");
-        error.hint = String::from("Ask the gateway's operator to check `catalog` in the target's policy file.");
-        self.close_with(&alloc::format!("the catalogue cannot be read: {reason}"), false, &error);
+        let mut error = ErrorText::new(
+            "58000",
+            "interceptor cannot read the target's catalogue, which its masks need",
+        );
+        error.hint = String::from(
+            "Ask the gateway's operator to check `catalog` in the target's policy file.",
+        );
+        self.close_with(
+            &alloc::format!("the catalogue cannot be read: {reason}"),
+            false,
+            &error,
+        );
     }
 
     /// The gateway is going down: the session ends as soon as nothing is under way.
@@ -489,7 +508,8 @@ impl Session {
             self.not_run(expected, "session_ended");
         }
         // A server that is not in the middle of a message is told, or it logs a lost client.
-        let tells = self.phase >= Phase::Preparing && self.to_server.is_empty() && self.pass_up == 0;
+        let tells =
+            self.phase >= Phase::Preparing && self.to_server.is_empty() && self.pass_up == 0;
         self.phase = Phase::Closed;
         self.gates.clear();
         self.to_server.clear();
@@ -521,7 +541,10 @@ impl Session {
     fn record_before(&mut self, kind: Kind) {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.gates.push_back(Gate { ticket, offset: self.sent_up + self.to_server.len() as u64 });
+        self.gates.push_back(Gate {
+            ticket,
+            offset: self.sent_up + self.to_server.len() as u64,
+        });
         self.actions.push_back(Action::Record(kind, Some(ticket)));
     }
 

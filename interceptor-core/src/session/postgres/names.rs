@@ -84,26 +84,45 @@ impl Names {
     }
 
     fn write(&mut self, change: Change) {
-        self.journal.push_back(Entry { segment: self.segment, change });
+        self.journal.push_back(Entry {
+            segment: self.segment,
+            change,
+        });
     }
 
     pub(super) fn statement(&self, name: &[u8]) -> Found<Arc<Statement>> {
-        let written = self.journal.iter().rev().find_map(|entry| match &entry.change {
-            Change::Statement(known, statement) if **known == *name => Some((entry.segment, statement.clone())),
-            _ => None,
-        });
+        let written = self
+            .journal
+            .iter()
+            .rev()
+            .find_map(|entry| match &entry.change {
+                Change::Statement(known, statement) if **known == *name => {
+                    Some((entry.segment, statement.clone()))
+                }
+                _ => None,
+            });
         self.settle(written, self.statements.get(name))
     }
 
     pub(super) fn portal(&self, name: &[u8]) -> Found<Arc<Judged>> {
-        let written = self.journal.iter().rev().find_map(|entry| match &entry.change {
-            Change::Portal(known, portal) if **known == *name => Some((entry.segment, portal.clone())),
-            _ => None,
-        });
+        let written = self
+            .journal
+            .iter()
+            .rev()
+            .find_map(|entry| match &entry.change {
+                Change::Portal(known, portal) if **known == *name => {
+                    Some((entry.segment, portal.clone()))
+                }
+                _ => None,
+            });
         self.settle(written, self.portals.get(name))
     }
 
-    fn settle<T: Clone>(&self, written: Option<(u64, Option<T>)>, confirmed: Option<&T>) -> Found<T> {
+    fn settle<T: Clone>(
+        &self,
+        written: Option<(u64, Option<T>)>,
+        confirmed: Option<&T>,
+    ) -> Found<T> {
         match (written, confirmed) {
             (Some((segment, _)), _) if segment != self.segment => Found::Unsettled,
             (Some((_, Some(value))), _) => Found::Known(value),

@@ -12,17 +12,29 @@ use crate::wire::postgres::{backend, encode};
 /// The SQLSTATE of an ErrorResponse; empty if there is none.
 pub(super) fn code(body: &[u8]) -> String {
     let fields = backend::error_fields(body).unwrap_or_default();
-    let code = fields.iter().find(|(code, _)| *code == b'C').map_or(&b""[..], |(_, text)| text);
+    let code = fields
+        .iter()
+        .find(|(code, _)| *code == b'C')
+        .map_or(&b""[..], |(_, text)| text);
     String::from_utf8_lossy(code).into_owned()
 }
 
 /// Writes an ErrorResponse or NoticeResponse without what masks hide: DETAIL, CONTEXT and quoted
 /// values where columns are masked, findings where patterns are.
-pub(super) fn rewrite(kind: u8, body: &[u8], masks: &Masks, out: &mut BytesMut) -> Result<(), DecodeError> {
+pub(super) fn rewrite(
+    kind: u8,
+    body: &[u8],
+    masks: &Masks,
+    out: &mut BytesMut,
+) -> Result<(), DecodeError> {
     let fields = backend::error_fields(body)?;
-    let code = fields.iter().find(|(code, _)| *code == b'C').map_or(&b""[..], |(_, text)| text);
+    let code = fields
+        .iter()
+        .find(|(code, _)| *code == b'C')
+        .map_or(&b""[..], |(_, text)| text);
     // Data exceptions quote the value; so may whatever a function raises.
-    let quotes = masks.has_columns() && (code.starts_with(b"22") || code.starts_with(b"P0") || code == b"00000");
+    let quotes = masks.has_columns()
+        && (code.starts_with(b"22") || code.starts_with(b"P0") || code == b"00000");
     encode::message(out, kind, |out| {
         for (field, text) in &fields {
             let hidden = masks.has_columns() && matches!(field, b'D' | b'W');
@@ -30,7 +42,11 @@ pub(super) fn rewrite(kind: u8, body: &[u8], masks: &Masks, out: &mut BytesMut) 
                 continue;
             }
             out.put_u8(*field);
-            let text = if quotes && *field == b'M' { unquoted(text) } else { text.to_vec() };
+            let text = if quotes && *field == b'M' {
+                unquoted(text)
+            } else {
+                text.to_vec()
+            };
             let mut masked = Vec::new();
             match masks.mask_text(&text, &mut masked) {
                 TextMask::Clean => encode::cstr(out, &text),

@@ -70,7 +70,10 @@ impl Session {
         // Bytes that came before the answer could be taken for encrypted ones later
         // (CVE-2021-23222): the client has to wait.
         if !self.client_in.is_empty() {
-            return self.violate("the client", "bytes follow a request for encryption before its answer");
+            return self.violate(
+                "the client",
+                "bytes follow a request for encryption before its answer",
+            );
         }
         self.to_client.extend_from_slice(b"N");
     }
@@ -81,7 +84,10 @@ impl Session {
         self.settings.application = startup.application;
         if startup.replication {
             self.record_identity("0A000");
-            let error = ErrorText::new("0A000", "interceptor does not carry replication connections");
+            let error = ErrorText::new(
+                "0A000",
+                "interceptor does not carry replication connections",
+            );
             return self.close_with("the client asked for replication", false, &error);
         }
         self.phase = Phase::Connecting;
@@ -102,12 +108,22 @@ impl Session {
     pub(super) fn advance_credentials(&mut self) -> bool {
         let header = match frame::header(&self.client_in) {
             Ok(Some(header)) if header.kind != frontend::kind::PASSWORD => {
-                self.violate("the client", "another message came where credentials were due");
+                self.violate(
+                    "the client",
+                    "another message came where credentials were due",
+                );
                 return false;
             }
             Ok(Some(header)) if header.size > AUTHENTICATION_BYTES_MAX => {
                 let limit = AUTHENTICATION_BYTES_MAX;
-                self.violate("the client", FrameError::TooLarge { kind: header.kind, size: header.size, limit });
+                self.violate(
+                    "the client",
+                    FrameError::TooLarge {
+                        kind: header.kind,
+                        size: header.size,
+                        limit,
+                    },
+                );
                 return false;
             }
             Ok(Some(header)) if self.client_in.len() >= header.size => header,
@@ -154,7 +170,12 @@ impl Session {
                 self.phase = Phase::Running;
                 self.settings.idle = true;
             }
-            _ => return self.violate("the target", "a message came that has no place in the start of a session"),
+            _ => {
+                return self.violate(
+                    "the target",
+                    "a message came that has no place in the start of a session",
+                );
+            }
         }
         self.to_client.extend_from_slice(&message);
     }
@@ -173,7 +194,9 @@ impl Session {
     pub(super) fn parameter_status(&mut self, body: &[u8]) {
         match backend::parameter_status(body) {
             Ok((b"client_encoding", value)) => self.settings.encoding = value.to_ascii_uppercase(),
-            Ok((b"standard_conforming_strings", value)) => self.settings.conforming = value == b"on",
+            Ok((b"standard_conforming_strings", value)) => {
+                self.settings.conforming = value == b"on"
+            }
             Ok(_) => {}
             Err(error) => self.violate("the target", error),
         }

@@ -64,7 +64,10 @@ pub fn backend_key_data(body: &[u8]) -> Result<CancelKey, DecodeError> {
     if !(4..=256).contains(&secret.len()) {
         return Err(DecodeError::Unknown("cancel key"));
     }
-    Ok(CancelKey { process_id, secret: secret.to_vec() })
+    Ok(CancelKey {
+        process_id,
+        secret: secret.to_vec(),
+    })
 }
 
 /// Decodes ParameterStatus: name and value.
@@ -125,7 +128,12 @@ pub fn row_description(body: &[u8]) -> Result<Vec<Column>, DecodeError> {
         reader.i16()?;
         reader.i32()?;
         let binary = reader.i16()? == 1;
-        columns.push(Column { table_oid, attribute, type_oid, binary });
+        columns.push(Column {
+            table_oid,
+            attribute,
+            type_oid,
+            binary,
+        });
     }
     reader.finish()?;
     Ok(columns)
@@ -141,7 +149,13 @@ pub struct Cells<'a> {
 pub fn data_row(body: &[u8]) -> Result<(usize, Cells<'_>), DecodeError> {
     let mut reader = Reader::new(body);
     let count = reader.count()?;
-    Ok((count, Cells { reader, left: count }))
+    Ok((
+        count,
+        Cells {
+            reader,
+            left: count,
+        },
+    ))
 }
 
 impl<'a> Cells<'a> {

@@ -36,7 +36,12 @@ pub struct ErrorText {
 impl ErrorText {
     /// A code and a message, without hint or position.
     pub fn new(code: &'static str, message: &str) -> Self {
-        Self { code, message: message.into(), hint: alloc::string::String::new(), position: 0 }
+        Self {
+            code,
+            message: message.into(),
+            hint: alloc::string::String::new(),
+            position: 0,
+        }
     }
 }
 

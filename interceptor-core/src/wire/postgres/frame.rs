@@ -42,7 +42,10 @@ pub fn header(buffer: &[u8]) -> Result<Option<Header>, FrameError> {
     };
     let length = i32::from_be_bytes([a, b, c, d]);
     match usize::try_from(length) {
-        Ok(bytes) if bytes >= 4 => Ok(Some(Header { kind, size: bytes + 1 })),
+        Ok(bytes) if bytes >= 4 => Ok(Some(Header {
+            kind,
+            size: bytes + 1,
+        })),
         _ => Err(FrameError::Length { kind, length }),
     }
 }

@@ -84,11 +84,18 @@ pub fn bind(body: &[u8]) -> Result<Bind<'_>, DecodeError> {
             [all] => *all,
             each => *each.get(index).ok_or(DecodeError::Short)?,
         };
-        parameters.push(Parameter { binary, value: reader.value()? });
+        parameters.push(Parameter {
+            binary,
+            value: reader.value()?,
+        });
     }
     self::formats(&mut reader)?;
     reader.finish()?;
-    Ok(Bind { portal, statement, parameters })
+    Ok(Bind {
+        portal,
+        statement,
+        parameters,
+    })
 }
 
 fn formats(reader: &mut Reader<'_>) -> Result<Vec<bool>, DecodeError> {

@@ -95,8 +95,14 @@ pub fn decode(packet: &[u8]) -> Result<FirstPacket, StartupError> {
     reader.u32()?;
     let code = reader.u32()?;
     match code {
-        SSL_REQUEST => reader.finish().map(|()| FirstPacket::SslRequest).map_err(Into::into),
-        GSSENC_REQUEST => reader.finish().map(|()| FirstPacket::GssEncRequest).map_err(Into::into),
+        SSL_REQUEST => reader
+            .finish()
+            .map(|()| FirstPacket::SslRequest)
+            .map_err(Into::into),
+        GSSENC_REQUEST => reader
+            .finish()
+            .map(|()| FirstPacket::GssEncRequest)
+            .map_err(Into::into),
         CANCEL_REQUEST => cancel_request(reader),
         version => startup_message(version, reader).map(FirstPacket::Startup),
     }
@@ -108,7 +114,10 @@ fn cancel_request(mut reader: Reader<'_>) -> Result<FirstPacket, StartupError> {
     if !(4..=256).contains(&secret.len()) {
         return Err(DecodeError::Unknown("cancel key").into());
     }
-    Ok(FirstPacket::CancelRequest(CancelKey { process_id, secret: secret.to_vec() }))
+    Ok(FirstPacket::CancelRequest(CancelKey {
+        process_id,
+        secret: secret.to_vec(),
+    }))
 }
 
 fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, StartupError> {
@@ -116,7 +125,10 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
     if major != 3 {
         return Err(StartupError::Version { major, minor });
     }
-    let mut startup = Startup { minor, ..Startup::default() };
+    let mut startup = Startup {
+        minor,
+        ..Startup::default()
+    };
     let (mut user, mut database, mut application, mut replication) = (None, None, None, None);
     loop {
         let name = reader.cstr()?;
@@ -133,9 +145,12 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
         }
     }
     reader.finish()?;
-    startup.user = user.filter(|name: &String| !name.is_empty()).ok_or(StartupError::NoUser)?;
-    startup.database =
-        database.filter(|name: &String| !name.is_empty()).unwrap_or_else(|| startup.user.clone());
+    startup.user = user
+        .filter(|name: &String| !name.is_empty())
+        .ok_or(StartupError::NoUser)?;
+    startup.database = database
+        .filter(|name: &String| !name.is_empty())
+        .unwrap_or_else(|| startup.user.clone());
     startup.application = application.unwrap_or_default();
     let off = ["false", "off", "no", "0"];
     startup.replication = replication.is_some_and(|value: String| !off.contains(&value.as_str()));
