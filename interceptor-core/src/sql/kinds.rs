@@ -6,6 +6,7 @@ use pg_query::protobuf::{ObjectType, TransactionStmtKind, VariableSetKind};
 /// Dynamic code: what it does is not in the statement's text.
 const DYNAMIC: &str = "it runs code whose text the gateway cannot see";
 const SERVER_FILES: &str = "it reads or writes files or programs on the server";
+const CODE: &str = "it defines code that runs later without the gateway seeing it";
 const UNKNOWN: &str = "the gateway does not know this kind of statement";
 
 /// The kind's name in [`crate::command::KINDS`], and why the facts are incomplete if they are.
@@ -153,7 +154,7 @@ fn creation(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         NodeEnum::CreateRoleStmt(_) => "CREATE ROLE",
         NodeEnum::CreateSchemaStmt(_) => "CREATE SCHEMA",
         NodeEnum::CreateSeqStmt(_) => "CREATE SEQUENCE",
-        NodeEnum::CreateFunctionStmt(_) => "CREATE FUNCTION",
+        NodeEnum::CreateFunctionStmt(_) => return ("CREATE FUNCTION", Some(CODE)),
         NodeEnum::CreateTrigStmt(_) | NodeEnum::CreateEventTrigStmt(_) => "CREATE TRIGGER",
         NodeEnum::CreateExtensionStmt(_) => "CREATE EXTENSION",
         NodeEnum::CreatePolicyStmt(_) => "CREATE POLICY",

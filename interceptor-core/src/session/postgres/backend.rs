@@ -122,24 +122,29 @@ impl Session {
 
     /// Rows, or COPY data, that no mask touches.
     fn rows_pass(&mut self, kind: u8) -> Result<bool, Stop> {
-        let masks = self.target.masks.has_columns() || self.target.masks.has_patterns();
-        let running = match (kind, self.expected.front_mut()) {
-            (
-                kind::DATA_ROW | kind::COPY_DATA,
-                Some(Expected::Query(running) | Expected::Execute(running)),
-            ) => running,
-            (kind::DATA_ROW | kind::COPY_DATA, _) => return Err(Stop::unexpected(kind)),
-            _ => return Ok(false),
-        };
-        if kind == kind::COPY_DATA {
-            return Ok(running.copy.is_none());
+        match kind {
+            kind::DATA_ROW => Ok(self.row_plan()?.is_none_or(|plan| plan.is_idle())),
+            kind::COPY_DATA => match self.expected.front() {
+                Some(Expected::Query(running) | Expected::Execute(running)) => {
+                    Ok(running.copy.is_none())
+                }
+                _ => Err(Stop::unexpected(kind)),
+            },
+            _ => Ok(false),
         }
-        match &running.plan {
-            Some(plan) => Ok(plan.is_idle()),
-            None if !masks => Ok(true),
-            None => Err(Stop::Violation(String::from(
-                "rows came that were not described",
-            ))),
+    }
+
+    /// How the rows that come now are rewritten; `None` where no mask is in force at all.
+    fn row_plan(&mut self) -> Result<Option<Arc<RowPlan>>, Stop> {
+        let masks = self.target.masks.has_columns() || self.target.masks.has_patterns();
+        let plan = match self.expected.front() {
+            Some(Expected::Query(running)) => running.plan.clone(),
+            Some(Expected::Execute(running)) => self.plans.get(&running.judged.number).cloned(),
+            _ => return Err(Stop::unexpected(kind::DATA_ROW)),
+        };
+        match plan {
+            None if masks => Err(Stop::Violation(String::from("rows came that were not described"))),
+            plan => Ok(plan),
         }
     }
 
@@ -318,13 +323,12 @@ impl Session {
     /// A row that has to be looked at.
     fn row(&mut self, body: &[u8]) -> Result<(), Stop> {
         let target = self.target.clone();
-        let Some(running) = self.expected.front_mut().and_then(Expected::running) else {
+        let plan = self.row_plan()?;
+        let (Some(plan), Some(running)) = (
+            plan,
+            self.expected.front_mut().and_then(Expected::running),
+        ) else {
             return Err(Stop::unexpected(kind::DATA_ROW));
-        };
-        let Some(plan) = running.plan.clone() else {
-            return Err(Stop::Violation(String::from(
-                "rows came that were not described",
-            )));
         };
         let start = self.to_client.len();
         match plan.rewrite(body, &target.masks, &mut self.to_client) {
