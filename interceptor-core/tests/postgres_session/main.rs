@@ -10,6 +10,8 @@
 
 mod effects;
 mod garbage;
+mod masks;
+mod names;
 mod pair;
 mod splits;
 mod text;
