@@ -16,7 +16,10 @@ pub struct Event {
     #[prost(bytes = "vec", tag = "2")]
     pub session: Vec<u8>,
     /// What happened.
-    #[prost(oneof = "Kind", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
+    #[prost(
+        oneof = "Kind",
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+    )]
     pub kind: Option<Kind>,
 }
 
@@ -56,6 +59,9 @@ pub enum Kind {
     /// A person used the administration socket.
     #[prost(message, tag = "20")]
     Administration(Administration),
+    /// Policy files were refused, and the policy stayed as it was; `detail` holds the errors.
+    #[prost(message, tag = "21")]
+    PolicyRefused(GatewayNote),
 }
 
 /// A client reached the gateway.

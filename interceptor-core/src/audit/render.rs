@@ -46,6 +46,7 @@ impl Event {
             Some(Kind::GatewayStarted(_)) => "gateway-started",
             Some(Kind::GatewayStopped(_)) => "gateway-stopped",
             Some(Kind::PolicyLoaded(_)) => "policy-loaded",
+            Some(Kind::PolicyRefused(_)) => "policy-refused",
             Some(Kind::Administration(_)) => "administration",
             None => "unknown",
         }
@@ -71,7 +72,10 @@ fn write_kind(out: &mut String, kind: Option<&Kind>) -> fmt::Result {
         Some(Kind::Outcome(outcome)) => write_outcome(out, outcome),
         Some(Kind::Close(close)) => write_close(out, close),
         Some(
-            Kind::GatewayStarted(note) | Kind::GatewayStopped(note) | Kind::PolicyLoaded(note),
+            Kind::GatewayStarted(note)
+            | Kind::GatewayStopped(note)
+            | Kind::PolicyLoaded(note)
+            | Kind::PolicyRefused(note),
         ) => {
             write!(out, "{}", Escaped(&note.detail))
         }

@@ -25,6 +25,10 @@ pub(super) struct Collector {
     pub(super) reads: Vec<Relation>,
     pub(super) writes: Vec<Relation>,
     pub(super) references: References,
+    /// What the statement writes somewhere is made of these.
+    pub(super) moved: References,
+    /// Columns that an UPDATE sets.
+    pub(super) destinations: Vec<Box<str>>,
     /// Names by which a whole row can be referred to: relations and their aliases.
     pub(super) row_names: Vec<Box<str>>,
     /// Data-modifying statements found anywhere, as kinds.
@@ -56,6 +60,39 @@ const READ_FIELDS: &[(&str, &str)] = &[
     ("TableLikeClause", "relation"),
 ];
 
+/// Fields whose expressions end up in a table: through them a value leaves its column.
+const MOVING_FIELDS: &[(&str, &str)] = &[
+    ("InsertStmt", "select_stmt"),
+    ("UpdateStmt", "target_list"),
+    ("OnConflictClause", "target_list"),
+    ("MergeWhenClause", "target_list"),
+    ("MergeWhenClause", "values"),
+    ("CreateTableAsStmt", "query"),
+    // Generated columns and defaults; ALTER COLUMN TYPE … USING.
+    ("Constraint", "raw_expr"),
+    ("ColumnDef", "raw_default"),
+];
+
+/// Fields that decide which rows are taken, not what is in them.
+const FILTER_FIELDS: &[(&str, &str)] = &[
+    ("SelectStmt", "where_clause"),
+    ("SelectStmt", "having_clause"),
+    ("SelectStmt", "sort_clause"),
+    ("JoinExpr", "quals"),
+];
+
+fn moves(path: &[Step]) -> bool {
+    let last = |fields: &[(&str, &str)]| {
+        path.iter()
+            .rposition(|step| fields.contains(&(step.node, step.field)))
+    };
+    match (last(MOVING_FIELDS), last(FILTER_FIELDS)) {
+        (Some(moving), Some(filter)) => moving > filter,
+        (moving, None) => moving.is_some(),
+        (None, Some(_)) => false,
+    }
+}
+
 impl Collector {
     /// `copy_reads`: the statement is a COPY that reads its relation; it writes it otherwise.
     pub(super) fn new(copy_reads: bool) -> Self {
@@ -86,11 +123,14 @@ impl Collector {
         }
     }
 
-    fn column_ends(&mut self) {
-        if let Some(column) = self.column.take()
-            && !self.counted()
-            && !self.references.columns.contains(&column)
-        {
+    fn column_ends(&mut self, path: &[Step]) {
+        let Some(column) = self.column.take().filter(|_| !self.counted()) else {
+            return;
+        };
+        if moves(path) && !self.moved.columns.contains(&column) {
+            self.moved.columns.push(column.clone());
+        }
+        if !self.references.columns.contains(&column) {
             self.references.columns.push(column);
         }
     }
@@ -124,7 +164,10 @@ impl Visitor for Collector {
             "RangeVar" => self.schema = None,
             "FuncCall" => self.functions_open.push(String::new()),
             "ColumnRef" => self.column = None,
-            "AStar" if !self.counted() => self.references.star = true,
+            "AStar" if !self.counted() => {
+                self.references.star = true;
+                self.moved.star |= moves(path);
+            }
             "InsertStmt" => self.kind("INSERT"),
             "MergeStmt" => self.kind("MERGE"),
             "UpdateStmt" => {
@@ -155,6 +198,7 @@ impl Visitor for Collector {
             ("RangeVar", "relname") => self.name = value.into(),
             ("Alias", "aliasname") => self.row_names.push(value.into()),
             ("Alias", _) => {}
+            ("ResTarget", "name") if sets_column(before) => self.destinations.push(value.into()),
             ("CommonTableExpr", "ctename") => self.row_names.push(value.into()),
             ("String", "sval") => match before.last().map(|step| (step.node, step.field)) {
                 Some(("FuncCall", "funcname")) => {
@@ -186,13 +230,19 @@ impl Visitor for Collector {
         match node {
             "RangeVar" => self.relation_ends(path),
             "FuncCall" => self.function_ends(),
-            "ColumnRef" => self.column_ends(),
+            "ColumnRef" => self.column_ends(path),
             "UpdateStmt" | "DeleteStmt" => {
                 self.unfiltered |= !self.filters_open.pop().unwrap_or(true);
             }
             _ => {}
         }
     }
+}
+
+fn sets_column(before: &[Step]) -> bool {
+    before
+        .last()
+        .is_some_and(|step| (step.node, step.field) == ("UpdateStmt", "target_list"))
 }
 
 /// A relation from the parts of a name, as DROP lists them: `[catalog,] [schema,] name`.

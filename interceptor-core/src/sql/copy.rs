@@ -116,6 +116,7 @@ fn byte(option: &DefElem) -> Result<u8, AnalysisError> {
                 "COPY {} must be a single one-byte character",
                 option.defname
             ),
+            position: 0,
         }),
     }
 }

@@ -6,6 +6,7 @@
 mod collect;
 mod copy;
 mod kinds;
+mod position;
 mod walk;
 
 use alloc::boxed::Box;
@@ -14,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{Node, SelectStmt, SetOperation, VariableSetStmt};
+use pg_query::protobuf::{Node, SelectStmt, SetOperation};
 
 use collect::Collector;
 pub use collect::References;
@@ -49,6 +50,17 @@ pub struct Lineage {
     pub no_rows: bool,
     /// Rows come from a statement that was not seen.
     pub opaque: bool,
+    /// What the statement writes somewhere is made of these: see [`Lineage::moves`].
+    pub moved: References,
+    /// Columns that an UPDATE sets; empty where the destination is not that plain.
+    pub destinations: Vec<Box<str>>,
+}
+
+impl Lineage {
+    /// Values may leave their columns for a place that the masks do not know.
+    pub fn moves(&self) -> bool {
+        self.moved.star || !self.moved.columns.is_empty()
+    }
 }
 
 /// All that the session needs to know of one text.
@@ -56,8 +68,6 @@ pub struct Lineage {
 pub struct Analysis {
     /// What it does.
     pub facts: Facts,
-    /// Why the gateway itself refuses it, whatever policy says.
-    pub refusal: Option<&'static str>,
     /// The text may hold a credential: it is recorded without its constants.
     pub sensitive: bool,
     /// What its results are made of.
@@ -97,6 +107,8 @@ pub enum AnalysisError {
     Syntax {
         /// What the grammar says.
         message: String,
+        /// Where, in characters from 1; 0 if that is not known.
+        position: usize,
     },
     /// Nested deeper than the gateway follows.
     #[error("the statement nests too deeply for the gateway to understand")]
@@ -113,7 +125,8 @@ pub fn analyze(text: &str) -> Result<Analysis, AnalysisError> {
     }
     let tree = pg_query::parse(text, 0).map_err(|error| match error {
         pg_query::Error::Parse(message) if !message.starts_with("stack depth limit") => {
-            AnalysisError::Syntax { message }
+            let position = position::of_error(text, &message);
+            AnalysisError::Syntax { message, position }
         }
         _ => AnalysisError::TooDeep,
     })?;
@@ -154,6 +167,7 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
         NodeEnum::CreateTableAsStmt(create) => {
             if let Some(NodeEnum::ExecuteStmt(execute)) = inner(create.query.as_deref()) {
                 analysis.executes.push(execute.name.clone());
+                analysis.facts.incomplete = Some(STORED);
             }
         }
         NodeEnum::ExplainStmt(explain) => return explained(explain, analysis),
@@ -174,9 +188,6 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
             if stream && !statement.is_from {
                 analysis.copy_out = Some(copy::copy_out(statement)?);
             }
-        }
-        NodeEnum::VariableSetStmt(set) => {
-            analysis.refusal = analysis.refusal.or_else(|| refused_setting(set))
         }
         _ => {}
     }
@@ -256,6 +267,14 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
     facts.functions.clone_from(&collector.references.functions);
     facts.reads = collector.reads;
     facts.writes = collector.writes;
+    let mut moved = collector.moved;
+    let into = kind == "SELECT" && facts.kinds.contains(&"CREATE TABLE AS");
+    if into || facts.functions.iter().any(|function| is_sink(function)) {
+        moved = collector.references.clone();
+    } else if kind == "CREATE VIEW" {
+        // A view's definition is in the catalogue, and its columns are traced through it.
+        moved = References::default();
+    }
     let columns = match node {
         NodeEnum::SelectStmt(select) => output_columns(select)?,
         NodeEnum::CopyStmt(copy) => match inner(copy.query.as_deref()) {
@@ -271,6 +290,8 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
         row_names: collector.row_names,
         no_rows: matches!(node, NodeEnum::VariableShowStmt(_)),
         opaque: false,
+        moved,
+        destinations: collector.destinations,
     };
     Ok(Body { facts, lineage })
 }
@@ -345,6 +366,9 @@ pub fn merge_lineage(lineage: &mut Lineage, other: Lineage) {
     lineage.derived |= other.derived;
     lineage.no_rows |= other.no_rows;
     lineage.opaque |= other.opaque;
+    lineage.moved.columns.extend(other.moved.columns);
+    lineage.moved.star |= other.moved.star;
+    lineage.destinations.extend(other.destinations);
 }
 
 /// Built-in functions that run SQL given as text, or reach files, other servers or other
@@ -386,6 +410,20 @@ const OPAQUE_FUNCTIONS: &[&str] = &[
     "pg_create_physical_replication_slot",
 ];
 
+const STORED: &str = "it stores the rows of a prepared statement";
+
+/// Functions that put their arguments where another statement can read them.
+const SINKS: &[&str] = &[
+    "set_config",
+    "pg_notify",
+    "pg_logical_emit_message",
+    "setval",
+];
+
+fn is_sink(function: &str) -> bool {
+    SINKS.contains(&function.rsplit('.').next().unwrap_or(function))
+}
+
 const OPAQUE: &str =
     "it calls a function that runs SQL or reaches data which the gateway cannot see";
 
@@ -415,33 +453,6 @@ fn is_sensitive(facts: &Facts) -> bool {
             .functions
             .iter()
             .any(|function| function.contains("dblink") || function.contains("crypt"))
-}
-
-/// Settings that change how the server reads the very next text, before the gateway can know.
-fn refused_setting(set: &VariableSetStmt) -> Option<&'static str> {
-    let value = set
-        .args
-        .first()
-        .and_then(copy::string)
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    let set_to_value = !set.args.is_empty();
-    match set.name.as_str() {
-        "client_encoding"
-            if set_to_value
-                && !["utf8", "utf-8", "unicode", "sql_ascii"].contains(&value.as_str()) =>
-        {
-            Some("the gateway reads statements in UTF-8 only: keep client_encoding at UTF8")
-        }
-        "standard_conforming_strings"
-            if set_to_value && !["on", "true", "yes", "1"].contains(&value.as_str()) =>
-        {
-            Some(
-                "the gateway reads statements with standard_conforming_strings on only: keep it on",
-            )
-        }
-        _ => None,
-    }
 }
 
 /// The text without its constants, for statements that may hold a credential.

@@ -202,29 +202,6 @@ fn copy_options_are_read() {
 }
 
 #[test]
-fn settings_that_change_the_reading_are_refused() {
-    assert!(
-        analyze("set client_encoding to 'sjis'")
-            .unwrap()
-            .refusal
-            .is_some()
-    );
-    assert!(analyze("set names 'gbk'").unwrap().refusal.is_some());
-    assert!(
-        analyze("set standard_conforming_strings = off")
-            .unwrap()
-            .refusal
-            .is_some()
-    );
-    assert!(
-        analyze("set client_encoding = 'UTF8'; set standard_conforming_strings = on")
-            .unwrap()
-            .refusal
-            .is_none()
-    );
-}
-
-#[test]
 fn hostile_nesting_is_an_error() {
     for (open, close, count) in [
         ("(", ")", 200_000),
@@ -263,4 +240,53 @@ fn how_deep_an_honest_statement_may_nest() {
         "b = 1 and ".repeat(5_000)
     );
     assert!(analyze(&list).is_ok());
+}
+
+#[test]
+fn what_moves_is_known() {
+    let moved = |text: &str| analyze(text).unwrap().lineage.moved;
+    for text in [
+        "insert into t select email from c",
+        "insert into t values ((select email from c))",
+        "update c set note = email where id = 1",
+        "create table t as select email from c",
+        "select email into t from c",
+        "select set_config('a.b', email, false) from c",
+        "alter table c add x text generated always as (lower(email)) stored",
+        "alter table c alter note type text using email",
+        "merge into t using c on t.id = c.id when not matched then insert values (c.email)",
+        "with x as (insert into t select email from c returning 1) select 1",
+    ] {
+        assert!(moved(text).columns.contains(&"email".into()), "{text}");
+    }
+    assert!(moved("insert into t select * from c").star);
+    for text in [
+        "update c set note = 'x' where email = 'y'",
+        "insert into t select id from c where email = 'y' order by email",
+        "select email from c",
+        "delete from c where email = 'y'",
+        "create view v as select email from c",
+    ] {
+        assert!(!moved(text).columns.contains(&"email".into()), "{text}");
+    }
+    assert_eq!(
+        analyze("update c set email = lower(email)")
+            .unwrap()
+            .lineage
+            .destinations,
+        vec!["email".into()]
+    );
+}
+
+#[test]
+fn a_syntax_error_has_the_servers_position() {
+    let position = |text: &str| match analyze(text) {
+        Err(AnalysisError::Syntax { position, .. }) => position,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(position("SELECT * FORM orders;"), 10);
+    assert_eq!(position("select 1; selec 2"), 11);
+    assert_eq!(position("select 'ä', 1 1"), 15);
+    assert_eq!(position("select (1"), 10);
+    assert_eq!(position("select 'open"), 0);
 }

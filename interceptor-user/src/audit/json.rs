@@ -114,7 +114,10 @@ fn kind(kind: &Kind) -> Value {
             "bytes_up": close.bytes_up,
             "bytes_down": close.bytes_down,
         }),
-        Kind::GatewayStarted(note) | Kind::GatewayStopped(note) | Kind::PolicyLoaded(note) => {
+        Kind::GatewayStarted(note)
+        | Kind::GatewayStopped(note)
+        | Kind::PolicyLoaded(note)
+        | Kind::PolicyRefused(note) => {
             json!({ "detail": note.detail })
         }
         Kind::Administration(act) => json!({ "by": act.by, "action": act.action }),

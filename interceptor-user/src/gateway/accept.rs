@@ -80,10 +80,8 @@ async fn begin(
     client.set_nodelay(true)?;
     let peer = canonical(peer);
     let destination = canonical(client.local_addr()?);
-    let Some(target) = shared
-        .policy
-        .target_by_address(destination.ip(), destination.port())
-    else {
+    let policy = Arc::clone(&shared.policy.borrow());
+    let Some(target) = policy.target_by_address(destination.ip(), destination.port()) else {
         // Somebody dialled the proxy's own port: nothing was intercepted, so nothing is carried.
         tracing::debug!(%peer, %destination, "a connection that was not intercepted is closed");
         return Ok(());

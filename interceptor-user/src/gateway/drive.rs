@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use interceptor_core::audit::event::{self as events, Kind};
 use interceptor_core::command::Subject;
-use interceptor_core::policy::Target;
+use interceptor_core::policy::{Snapshot, Target};
 use interceptor_core::session::postgres::catalog::Catalog;
 use interceptor_core::session::postgres::{Action, HoldRequest, Resolution, Session, Ticket};
 use interceptor_core::wire::postgres::startup::{CancelKey, encode_cancel};
@@ -59,6 +59,7 @@ type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 /// A session with everything around it.
 struct Driver {
     session: Session,
+    policy: watch::Receiver<Arc<Snapshot>>,
     shared: Arc<Shared>,
     target: Arc<Target>,
     destination: SocketAddr,
@@ -118,14 +119,12 @@ pub(super) async fn drive(
     mut controls: mpsc::Receiver<Control>,
     mut stage: watch::Receiver<Stage>,
 ) {
-    let session = Session::new(
-        subject,
-        Arc::clone(&shared.policy),
-        Arc::clone(&target),
-        shared.now_ns(),
-    );
+    let mut policy = shared.policy.clone();
+    let current = Arc::clone(&policy.borrow_and_update());
+    let session = Session::new(subject, current, Arc::clone(&target), shared.now_ns());
     let mut driver = Driver {
         session,
+        policy,
         shared,
         target,
         destination,
@@ -170,6 +169,10 @@ impl Driver {
         let mut moved = self.read_client() | self.read_server();
         if let Some(catalog) = &self.catalog {
             self.session.set_catalog_generation(catalog.generation());
+        }
+        if self.policy.has_changed().unwrap_or(false) {
+            let policy = Arc::clone(&self.policy.borrow_and_update());
+            self.session.set_policy(policy);
         }
         self.session.advance(self.shared.now_ns());
         self.act();

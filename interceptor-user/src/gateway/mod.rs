@@ -18,13 +18,15 @@ use std::time::Instant;
 
 use interceptor_core::audit::event::{Event, Kind};
 use interceptor_core::policy::Snapshot;
+use tokio::sync::watch;
 
 use crate::approval::Approvals;
 use crate::audit::{Recorder, json};
 
 /// What every session shares.
 struct Shared {
-    policy: Arc<Snapshot>,
+    /// The policy in force; the receiver's copies see each new one.
+    policy: watch::Receiver<Arc<Snapshot>>,
     recorder: Recorder,
     approvals: Approvals,
     sessions: sessions::Sessions,

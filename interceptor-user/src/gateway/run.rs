@@ -5,12 +5,12 @@
 //! the gateway carries connections.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use interceptor_core::audit::event::{GatewayNote, Kind};
+use interceptor_core::audit::event::{Event, GatewayNote, Kind};
 use interceptor_core::mask::HashKey;
 use interceptor_core::policy::Snapshot;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,7 +23,7 @@ use crate::approval::Approvals;
 use crate::audit::{Recorder, Store};
 use crate::cli::arguments::RunArgs;
 use crate::kernel::{Attached, KernelLog, Plane, PlaneConfig, TargetRoute};
-use crate::{policy_files, telemetry};
+use crate::{kernel, policy_files, telemetry};
 
 /// How long the last events may take to reach the disk after the sessions have ended.
 const END_WAIT: Duration = Duration::from_secs(5);
@@ -32,7 +32,9 @@ const END_WAIT: Duration = Duration::from_secs(5);
 pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
     telemetry::start(&arguments.log, arguments.log_format)?;
     harden();
-    let policy = Arc::new(policy_files::load(&arguments.policies, &hash_key()?)?);
+    kernel::check_capabilities()?;
+    let hash_key = hash_key()?;
+    let policy = Arc::new(policy_files::load(&arguments.policies, &hash_key)?);
     let store = Store::open(&arguments.state.join("audit"))?;
     let config = PlaneConfig {
         cgroup: arguments.cgroup.clone(),
@@ -54,7 +56,11 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
         .build()?;
     let served = runtime.block_on(serve(
         &arguments,
-        policy,
+        Policies {
+            directory: arguments.policies.clone(),
+            hash_key,
+            current: watch::Sender::new(policy),
+        },
         plane,
         listener,
         log,
@@ -111,86 +117,108 @@ fn routes(policy: &Snapshot) -> Vec<TargetRoute> {
     routes
 }
 
+/// The policy, and what another load of it needs.
+struct Policies {
+    directory: PathBuf,
+    hash_key: HashKey,
+    current: watch::Sender<Arc<Snapshot>>,
+}
+
 async fn serve(
     arguments: &RunArgs,
-    policy: Arc<Snapshot>,
+    policies: Policies,
     plane: Plane,
     listener: TcpListener,
     log: KernelLog,
     recorder: Recorder,
 ) -> anyhow::Result<()> {
     let kernel_log = tokio::spawn(log.forward());
-    let (terminate, interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut signals = Signals::new()?;
+    let plane = Arc::new(RwLock::new(plane));
     let shared = Arc::new(Shared {
-        policy: Arc::clone(&policy),
+        policy: policies.current.subscribe(),
         recorder: recorder.clone(),
         approvals: Approvals::default(),
         sessions: sessions::Sessions::default(),
         catalogs: catalog::Catalogs::default(),
         epoch: Instant::now(),
     });
-    let started = format!("interceptor {} started", env!("CARGO_PKG_VERSION"));
-    recorder.note(event(
-        &[],
-        Kind::GatewayStarted(GatewayNote { detail: started }),
-    ))?;
-    recorder
-        .append(event(
-            &[],
-            Kind::PolicyLoaded(GatewayNote {
-                detail: describe(&policy),
-            }),
-        ))
-        .await?;
-
+    record_start(&recorder, &policies).await?;
     let (stage, stages) = watch::channel(Stage::Serving);
-    let accepting = tokio::spawn(accept::accept(
-        listener,
-        Arc::new(RwLock::new(plane)),
-        Arc::clone(&shared),
-        stages,
-    ));
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let accepting = accept::accept(listener, Arc::clone(&plane), Arc::clone(&shared), stages);
+    let accepting = tokio::spawn(accepting);
     let (stop_admin, admin_stopped) = watch::channel(false);
-    let socket = arguments.run_dir.join("admin.sock");
+    let socket = arguments.run_dir.join(admin::SOCKET);
     let context = admin_context(&shared, &arguments.policies);
-    let admin_socket = socket.clone();
     let mut administration =
-        tokio::spawn(async move { admin::serve(&admin_socket, context, admin_stopped).await });
-    tracing::info!(
-        targets = policy.targets.len(),
-        rules = policy.rule_count(),
-        masks = policy.mask_count,
-        socket = %socket.display(),
-        "ready"
-    );
+        tokio::spawn(async move { admin::serve(&socket, context, admin_stopped).await });
+    tracing::info!("ready: {}", describe(&policies.current.borrow()));
 
-    let mut signals = Signals {
-        terminate,
-        interrupt,
-    };
-    let failed = tokio::select! {
-        () = signals.next() => None,
-        ended = &mut administration => Some(ended),
+    let failed = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Heard::Reload => reload(&policies, &plane, &recorder)?,
+                Heard::Stop => break None,
+            },
+            ended = &mut administration => break Some(ended),
+        }
     };
     drain(&stage, arguments.drain, accepting, &mut signals).await;
-    let stopped = Kind::GatewayStopped(GatewayNote {
-        detail: "interceptor stopped in order".to_owned(),
-    });
-    let recorded = recorder.append(event(&[], stopped)).await;
+    let stopped = "interceptor stopped in order".to_owned();
+    let stopped = note(Kind::GatewayStopped, stopped);
+    let recorded = recorder.append(stopped).await;
     // A receiver that is gone has stopped already.
     let _ = stop_admin.send(true);
     kernel_log.abort();
-    match failed {
-        Some(ended) => ended.context("the administration socket failed")??,
-        None => administration
-            .await
-            .context("the administration socket failed")??,
-    }
+    let administration = match failed {
+        Some(ended) => ended,
+        None => administration.await,
+    };
+    administration.context("the administration socket failed")??;
     recorded?;
+    Ok(())
+}
+
+fn note(kind: fn(GatewayNote) -> Kind, detail: String) -> Event {
+    event(&[], kind(GatewayNote { detail }))
+}
+
+async fn record_start(recorder: &Recorder, policies: &Policies) -> anyhow::Result<()> {
+    let started = format!("interceptor {} started", env!("CARGO_PKG_VERSION"));
+    recorder.note(note(Kind::GatewayStarted, started))?;
+    let loaded = describe(&policies.current.borrow());
+    recorder.append(note(Kind::PolicyLoaded, loaded)).await?;
+    Ok(())
+}
+
+/// Reads the policy anew. A broken one changes nothing but the record.
+///
+/// # Errors
+/// If that cannot be recorded.
+fn reload(policies: &Policies, plane: &RwLock<Plane>, recorder: &Recorder) -> anyhow::Result<()> {
+    let loaded = policy_files::load(&policies.directory, &policies.hash_key)
+        .map_err(anyhow::Error::from)
+        .and_then(|policy| {
+            let mut plane = plane
+                .write()
+                .map_err(|_| anyhow::anyhow!("the kernel plane is in an unknown state"))?;
+            plane.set_targets(&routes(&policy))?;
+            Ok(policy)
+        });
+    match loaded {
+        Ok(policy) => {
+            let detail = describe(&policy);
+            tracing::info!("another policy is in force: {detail}");
+            recorder.note(note(Kind::PolicyLoaded, detail))?;
+            // Sessions take it up with their next turn.
+            policies.current.send_replace(Arc::new(policy));
+        }
+        Err(error) => {
+            tracing::error!("the policy stays as it was; the files were refused:\n{error}");
+            recorder.note(note(Kind::PolicyRefused, error.to_string()))?;
+        }
+    }
     Ok(())
 }
 
@@ -206,7 +234,7 @@ async fn drain(
     tokio::select! {
         _ = &mut accepting => return,
         () = tokio::time::sleep(limit) => tracing::warn!("the time to drain is over: sessions end now"),
-        () = signals.next() => tracing::warn!("a second signal: sessions end now"),
+        () = signals.stop() => tracing::warn!("a second signal: sessions end now"),
     }
     let _ = stage.send(Stage::Ending);
     if tokio::time::timeout(END_WAIT, accepting).await.is_err() {
@@ -214,18 +242,41 @@ async fn drain(
     }
 }
 
+/// What a signal asks for.
+enum Heard {
+    /// SIGHUP: read the policy anew.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
-    /// SIGTERM or SIGINT. Cancel-safe.
-    async fn next(&mut self) {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next signal. Cancel-safe.
+    async fn next(&mut self) -> Heard {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Heard::Stop,
+            _ = self.interrupt.recv() => Heard::Stop,
+            _ = self.hang_up.recv() => Heard::Reload,
         }
+    }
+
+    /// The next signal to stop; others are of no use any more. Cancel-safe.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Heard::Stop) {}
     }
 }
 
@@ -238,6 +289,7 @@ fn admin_context(shared: &Arc<Shared>, policies: &Path) -> AdminContext {
         recorder: shared.recorder.clone(),
         sessions: Arc::new(move || rows.sessions.rows()),
         status: Arc::new(move || {
+            let policy = Arc::clone(&state.policy.borrow());
             serde_json::json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
@@ -248,10 +300,10 @@ fn admin_context(shared: &Arc<Shared>, policies: &Path) -> AdminContext {
                 "record_failed": state.recorder.is_failed(),
                 "policy": {
                     "directory": policies,
-                    "hash": hex::encode(state.policy.hash),
-                    "targets": state.policy.targets.iter().map(|target| target.name.clone()).collect::<Vec<_>>(),
-                    "rules": state.policy.rule_count(),
-                    "masks": state.policy.mask_count,
+                    "hash": hex::encode(policy.hash),
+                    "targets": policy.targets.iter().map(|target| target.name.clone()).collect::<Vec<_>>(),
+                    "rules": policy.rule_count(),
+                    "masks": policy.mask_count,
                 },
             })
         }),

@@ -300,7 +300,8 @@ const CAPABILITIES: [(u32, &str); 3] = [
     (39, "CAP_BPF"),
 ];
 
-fn check_capabilities() -> Result<(), KernelError> {
+/// Whether this process may do what the plane needs.
+pub fn check_capabilities() -> Result<(), KernelError> {
     let path = Path::new("/proc/self/status");
     let status = fs::read_to_string(path).map_err(KernelError::file("read", path))?;
     let effective = status

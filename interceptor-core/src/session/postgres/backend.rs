@@ -143,7 +143,9 @@ impl Session {
             _ => return Err(Stop::unexpected(kind::DATA_ROW)),
         };
         match plan {
-            None if masks => Err(Stop::Violation(String::from("rows came that were not described"))),
+            None if masks => Err(Stop::Violation(String::from(
+                "rows came that were not described",
+            ))),
             plan => Ok(plan),
         }
     }
@@ -324,10 +326,9 @@ impl Session {
     fn row(&mut self, body: &[u8]) -> Result<(), Stop> {
         let target = self.target.clone();
         let plan = self.row_plan()?;
-        let (Some(plan), Some(running)) = (
-            plan,
-            self.expected.front_mut().and_then(Expected::running),
-        ) else {
+        let (Some(plan), Some(running)) =
+            (plan, self.expected.front_mut().and_then(Expected::running))
+        else {
             return Err(Stop::unexpected(kind::DATA_ROW));
         };
         let start = self.to_client.len();
@@ -394,6 +395,7 @@ impl Session {
         }
         self.after_copy();
         self.settings.idle = status == TransactionStatus::Idle;
+        self.settings.unsettled &= !self.expected.is_empty();
         if self.settings.idle {
             self.names.end_transaction();
             self.plans.clear();

@@ -309,7 +309,12 @@ impl Provenance {
     }
 
     /// The strictest mask among the columns that `references` may mean.
-    fn carried(&self, references: &References, lineage: &Lineage, facts: &Facts) -> Option<Method> {
+    pub(super) fn carried(
+        &self,
+        references: &References,
+        lineage: &Lineage,
+        facts: &Facts,
+    ) -> Option<Method> {
         let whole_row = references.star
             || references
                 .columns

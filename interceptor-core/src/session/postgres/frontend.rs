@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes};
 
-use super::judge::{self, Judged};
+use super::judge::{self, Judged, Readable};
 use super::names::{Found, NAME_BYTES_MAX, Statement};
 use super::queue::{Expected, Running};
 use super::{BACKLOG_BYTES_MAX, CLIENT_MESSAGE_BYTES_MAX, EXPECTED_MAX, Phase, Session};
@@ -160,8 +160,8 @@ impl Session {
             }
             // After an error the server reads nothing up to Sync; nor does the gateway.
             _ if self.discarding => {}
-            kind::QUERY => self.query(&body, message)?,
-            kind::PARSE => self.parse(&body, &message)?,
+            kind::QUERY => return self.query(&body, message),
+            kind::PARSE => return self.parse(&body, &message),
             kind::BIND => return self.bind(&body, message),
             kind::DESCRIBE => return self.describe(&body, &message),
             kind::EXECUTE => return self.execute(&body, &message),
@@ -243,8 +243,12 @@ impl Session {
             .is_some_and(|running| running.copying_in)
     }
 
-    fn query(&mut self, body: &[u8], message: Bytes) -> Result<(), DecodeError> {
+    fn query(&mut self, body: &[u8], message: Bytes) -> Result<Taken, DecodeError> {
         let text = frontend::query(body)?;
+        if self.readable(text) != Readable::Now {
+            // ReadyForQuery cannot be in the way: within an extended query the client must Sync.
+            return Ok(self.unreadable(Form::Query, text));
+        }
         match self.analyze(text) {
             Ok(analysis) => {
                 let judged = self.judge(&analysis);
@@ -252,44 +256,53 @@ impl Session {
             }
             Err(error) => self.refuse_unread(Form::Query, text, error),
         }
-        Ok(())
+        Ok(Taken::Done)
+    }
+
+    /// A text whose reading depends on replies that are outstanding.
+    fn unreadable(&mut self, form: Form, text: &[u8]) -> Taken {
+        if self.readable(text) == Readable::Later {
+            return Taken::Waits;
+        }
+        let message = "interceptor cannot read this text before the settings changed earlier in the pipeline are confirmed: send Sync between them";
+        self.refuse_unread(form, text, ErrorText::new("0A000", message));
+        Taken::Done
     }
 
     /// Parse runs nothing, so it is not a command yet: what is refused whatever its parameters is
     /// refused here; all else is judged at Bind.
-    fn parse(&mut self, body: &[u8], message: &[u8]) -> Result<(), DecodeError> {
+    fn parse(&mut self, body: &[u8], message: &[u8]) -> Result<Taken, DecodeError> {
         let parse = frontend::parse(body)?;
-        let form = || Form::Extended { portal: Vec::new() };
-        if parse.statement.len() > NAME_BYTES_MAX {
-            self.refuse_unread(form(), parse.text, long_name());
-            return Ok(());
+        let form = Form::Extended { portal: Vec::new() };
+        if self.readable(parse.text) != Readable::Now {
+            return Ok(self.unreadable(form, parse.text));
         }
-        if self.names.is_full() {
-            let error = ErrorText::new(
-                "54000",
-                "too many prepared statements in one session for interceptor",
-            );
-            self.refuse_unread(form(), parse.text, error);
-            return Ok(());
-        }
-        let analysis = match self.analyze(parse.text) {
+        let analysis = if parse.statement.len() > NAME_BYTES_MAX {
+            Err(long_name())
+        } else if self.names.is_full() {
+            let message = "too many prepared statements in one session for interceptor";
+            Err(ErrorText::new("54000", message))
+        } else {
+            self.analyze(parse.text)
+        };
+        let analysis = match analysis {
             Ok(analysis) => analysis,
             Err(error) => {
-                self.refuse_unread(form(), parse.text, error);
-                return Ok(());
+                self.refuse_unread(form, parse.text, error);
+                return Ok(Taken::Done);
             }
         };
         let mut judged = self.decide(&analysis);
         if judged.decision.outcome == Outcome::Deny {
             self.number(&mut judged);
-            self.submit(judged, form(), parse.text, &[parse.text], &[], Bytes::new());
-            return Ok(());
+            self.submit(judged, form, parse.text, &[parse.text], &[], Bytes::new());
+            return Ok(Taken::Done);
         }
         let text = String::from_utf8_lossy(parse.text).into_owned();
         self.names
             .prepare(parse.statement, Statement { text, analysis });
         self.pass(message, Some(Expected::Parse));
-        Ok(())
+        Ok(Taken::Done)
     }
 
     fn bind(&mut self, body: &[u8], message: Bytes) -> Result<Taken, DecodeError> {
@@ -451,6 +464,7 @@ impl Session {
         }
         self.kept.keep(&judged.analysis);
         self.catalog.changing |= changes_catalog(judged.facts());
+        self.settings.unsettled |= judge::may_change_reading(judged.facts());
         match pending.form {
             Form::Query => {
                 let running = Running::new(judged, self.now_ns, None);

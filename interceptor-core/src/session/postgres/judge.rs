@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::Session;
 use super::names::Found;
+use super::queue::Expected;
 use crate::audit::event;
-use crate::command::Facts;
+use crate::command::{Facts, Relation};
 use crate::mask::TextMask;
 use crate::policy::{Decision, Outcome};
 use crate::sql::{self, Analysis, AnalysisError, Body, Lineage};
@@ -27,6 +28,7 @@ const NAMES_MAX: usize = 10_000;
 const ANALYSES_MAX: usize = 256;
 const ANALYSED_BYTES_MAX: usize = 4 << 10;
 
+const COPIES_MASKED: &str = "it copies masked columns to where they would be seen";
 const UNSEEN: &str = "it runs a prepared statement that the gateway did not see prepared";
 
 /// A command with the decision on it.
@@ -51,6 +53,29 @@ impl Judged {
             .as_ref()
             .map_or(&self.analysis.lineage, |joined| &joined.1)
     }
+}
+
+/// When a text can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readable {
+    Now,
+    /// After the next ReadyForQuery.
+    Later,
+    /// The client waits for replies before it sends what would bring ReadyForQuery.
+    Never,
+}
+
+/// A command after which the server may read texts in another way.
+pub(super) fn may_change_reading(facts: &Facts) -> bool {
+    const KINDS: &[&str] = &[
+        "CALL", "DISCARD", "DO", "EXECUTE", "RESET", "ROLLBACK", "SET", "SET ROLE",
+    ];
+    facts.incomplete.is_some()
+        || facts.kinds.iter().any(|kind| KINDS.contains(kind))
+        || facts
+            .functions
+            .iter()
+            .any(|function| function.ends_with("set_config"))
 }
 
 /// What SQL keeps under names (PREPARE, DECLARE CURSOR), and analyses of recent texts.
@@ -97,23 +122,41 @@ fn keep(names: &mut HashMap<String, Vec<Arc<Body>>>, name: &str, body: &Arc<Body
 }
 
 impl Session {
+    /// Whether a text can be read now. How the server reads bytes beyond ASCII and backslashes
+    /// depends on settings that it reports with ReadyForQuery only: such a text waits for the
+    /// report where a command before it may have changed them.
+    pub(super) fn readable(&self, text: &[u8]) -> Readable {
+        let plain = text.is_ascii() && !text.contains(&b'\\');
+        let unsettled = self.settings.unsettled && !self.expected.is_empty();
+        let reported =
+            |expected: &Expected| matches!(expected, Expected::Sync | Expected::Query(_));
+        match plain || !unsettled {
+            true => Readable::Now,
+            false if self.expected.back().is_some_and(reported) => Readable::Later,
+            false => Readable::Never,
+        }
+    }
+
     /// The analysis of a text, or the error that the client gets for it.
     pub(super) fn analyze(&mut self, text: &[u8]) -> Result<Arc<Analysis>, ErrorText> {
-        let Ok(text) = core::str::from_utf8(text) else {
-            return Err(ErrorText::new(
-                "22021",
-                "interceptor reads statements in UTF-8 only",
-            ));
+        let latin1;
+        let text = match (core::str::from_utf8(text), &self.settings.encoding[..]) {
+            (_, b"LATIN1") => {
+                latin1 = text
+                    .iter()
+                    .map(|&byte| char::from(byte))
+                    .collect::<String>();
+                latin1.as_str()
+            }
+            (Ok(text), b"UTF8" | b"SQL_ASCII") => text,
+            (Ok(text), _) if text.is_ascii() => text,
+            _ => {
+                let message = "interceptor reads statements beyond ASCII in UTF8 and LATIN1 only: set client_encoding";
+                return Err(ErrorText::new("22021", message));
+            }
         };
-        let readable =
-            text.is_ascii() || matches!(&self.settings.encoding[..], b"UTF8" | b"SQL_ASCII");
-        if !readable {
-            let message =
-                "interceptor reads statements beyond ASCII only with client_encoding UTF8";
-            return Err(ErrorText::new("22021", message));
-        }
-        if !self.settings.conforming {
-            let message = "interceptor reads statements only with standard_conforming_strings on";
+        if !self.settings.conforming && text.contains('\\') {
+            let message = "interceptor reads backslashes only with standard_conforming_strings on";
             return Err(ErrorText::new("0A000", message));
         }
         if let Some(analysis) = self.kept.analyses.get(text) {
@@ -131,22 +174,60 @@ impl Session {
 
     /// Decides, without numbering: for Parse, which runs nothing yet.
     pub(super) fn decide(&self, analysis: &Arc<Analysis>) -> Judged {
-        let joined = self.joined(analysis);
+        let mut joined = self.joined(analysis);
+        if self.copies_masked(joined.as_deref(), analysis) {
+            let parts = joined.get_or_insert_with(|| {
+                Box::new((analysis.facts.clone(), analysis.lineage.clone()))
+            });
+            parts.0.incomplete = parts.0.incomplete.or(Some(COPIES_MASKED));
+        }
         let facts = joined.as_ref().map_or(&analysis.facts, |joined| &joined.0);
-        let decision = match analysis.refusal {
-            Some(refusal) => Decision {
-                outcome: Outcome::Deny,
-                rule: None,
-                reason: refusal.into(),
-            },
-            None => self.policy.decide(&self.target, &self.subject, facts),
-        };
+        let decision = self.policy.decide(&self.target, &self.subject, facts);
         Judged {
             number: 0,
             analysis: analysis.clone(),
             joined,
             decision,
         }
+    }
+
+    /// The command writes what masked columns hold to a place that no mask covers: from there it
+    /// could be read at will. Names alone decide where the catalogue is not at hand.
+    fn copies_masked(&self, joined: Option<&(Facts, Lineage)>, analysis: &Analysis) -> bool {
+        let (facts, lineage) = joined.map_or((&analysis.facts, &analysis.lineage), |(f, l)| (f, l));
+        let masks = &self.target.masks;
+        if !lineage.moves() || !masks.has_columns() {
+            return false;
+        }
+        let may_mask = |relation: &Relation, column: &str| {
+            masks.may_mask(relation.schema.as_deref(), &relation.name, column)
+        };
+        let stays = !lineage.destinations.is_empty()
+            && facts.writes.iter().all(|relation| {
+                lineage
+                    .destinations
+                    .iter()
+                    .all(|column| may_mask(relation, column))
+            });
+        let moved = &lineage.moved;
+        let whole_row = moved.star
+            || moved
+                .columns
+                .iter()
+                .any(|column| lineage.row_names.contains(column));
+        let by_name = facts.reads.iter().chain(&facts.writes).any(|relation| {
+            masks.masks_table(relation.schema.as_deref(), &relation.name)
+                && (whole_row
+                    || moved
+                        .columns
+                        .iter()
+                        .any(|column| may_mask(relation, column)))
+        });
+        let by_catalog = || {
+            let provenance = self.catalog.provenance.as_ref();
+            provenance.is_some_and(|known| known.carried(moved, lineage, facts).is_some())
+        };
+        !stays && (by_name || by_catalog())
     }
 
     /// Decides on a command that is about to run and gives it its number.
@@ -288,11 +369,13 @@ pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
 }
 
 fn analysis_error(error: AnalysisError) -> ErrorText {
-    let code = match error {
-        AnalysisError::Syntax { .. } => "42601",
-        AnalysisError::TooDeep | AnalysisError::TooLong(_) => "54001",
+    let (code, position) = match error {
+        AnalysisError::Syntax { position, .. } => ("42601", position),
+        AnalysisError::TooDeep | AnalysisError::TooLong(_) => ("54001", 0),
     };
-    ErrorText::new(code, &error.to_string())
+    let mut text = ErrorText::new(code, &error.to_string());
+    text.position = position;
+    text
 }
 
 /// The error for a refused command: which rule, and why.

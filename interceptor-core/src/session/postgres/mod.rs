@@ -248,6 +248,18 @@ impl Session {
         &self.subject
     }
 
+    /// Another policy is in force: it decides from the next command on.
+    pub fn set_policy(&mut self, policy: Arc<Snapshot>) {
+        let Some(target) = policy.target(&self.target.name).cloned() else {
+            return self
+                .terminate("terminating connection because its target is no longer in the policy");
+        };
+        self.policy = policy;
+        self.target = Arc::new(target);
+        // Compiled for the masks of old.
+        self.catalog.provenance = None;
+    }
+
     /// Commands judged so far.
     pub fn commands(&self) -> u64 {
         self.commands

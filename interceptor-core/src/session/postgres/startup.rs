@@ -20,6 +20,8 @@ pub(super) struct Settings {
     pub(super) encoding: Vec<u8>,
     /// `standard_conforming_strings` is on.
     pub(super) conforming: bool,
+    /// A command may have changed how texts are read, and the report is outstanding.
+    pub(super) unsettled: bool,
     /// No transaction is open.
     pub(super) idle: bool,
     /// The client was let in.
@@ -32,6 +34,7 @@ impl Default for Settings {
         Self {
             encoding: Vec::new(),
             conforming: true,
+            unsettled: false,
             idle: false,
             authenticated: false,
             application: String::new(),
