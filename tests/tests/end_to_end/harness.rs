@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use interceptor_tests::wire::Wire;
-use interceptor_tests::world::{TARGET_V4, TARGET_V6, UNNAMED_V4, exists};
+use interceptor_tests::world::{TARGET_V4, TARGET_V6, UNNAMED_V4, traces};
 use interceptor_tests::{From, World, process, with_world};
 
 #[test]
@@ -76,7 +76,8 @@ fn sweeps_away_what_a_killed_run_left() -> Result<()> {
     // As a killed run would: nothing is cleaned up in order.
     interceptor_tests::world::sweep("sweep")?;
     assert!(sleeper.has_ended()?, "a local client outlived the sweep");
-    assert!(!exists("sweep") && !cgroup.exists());
+    assert_eq!(traces("sweep")?, Vec::<String>::new());
+    assert!(!cgroup.exists());
     let names = Command::new("ip").args(["netns", "list"]).output()?;
     assert!(!String::from_utf8_lossy(&names.stdout).contains("icpt-sweep-"));
     drop(world);
