@@ -75,7 +75,7 @@ impl Postgres {
         template: &Path,
     ) -> Result<Self> {
         let data = data_in(directory);
-        let mut copy = Command::new("cp");
+        let mut copy = process::command("cp", None, Some(cgroup), None)?;
         copy.args(["-a", "--reflink=auto"]).arg(template).arg(&data);
         run(copy, Duration::from_secs(60))?.success()?;
         let postgres = process::command(
