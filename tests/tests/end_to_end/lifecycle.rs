@@ -1,7 +1,5 @@
 //! How the gateway starts, stops, dies and goes: no gap in between.
 
-mod support;
-
 use std::fs;
 use std::net::{Ipv6Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,13 +1,11 @@
 //! Nobody sees what a mask hides, whichever way they ask.
 
-mod support;
-
+use crate::support::{block_on, driver, hides_everything};
 use anyhow::Result;
 use interceptor_tests::policies::SHOP;
 use interceptor_tests::wire::{Wire, bind, describe, execute, parse, sync};
 use interceptor_tests::world::TARGET_V4;
 use interceptor_tests::{From, with_gateway};
-use support::{block_on, driver, hides_everything};
 
 #[test]
 fn text_rows() -> Result<()> {
