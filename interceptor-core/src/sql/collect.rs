@@ -136,10 +136,10 @@ impl Collector {
     }
 
     fn function_ends(&mut self) {
-        if let Some(function) = self.functions_open.pop() {
-            if !self.references.functions.contains(&function) {
-                self.references.functions.push(function);
-            }
+        if let Some(function) = self.functions_open.pop()
+            && !self.references.functions.contains(&function)
+        {
+            self.references.functions.push(function);
         }
     }
 

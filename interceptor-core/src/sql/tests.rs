@@ -290,3 +290,11 @@ fn a_syntax_error_has_the_servers_position() {
     assert_eq!(position("select (1"), 10);
     assert_eq!(position("select 'open"), 0);
 }
+
+#[test]
+fn a_text_that_would_fill_the_memory_is_refused() {
+    let text = std::format!("insert into t values {}(1)", "(1),".repeat(100_000));
+    assert!(matches!(analyze(&text), Err(AnalysisError::TooManyTokens)));
+    let text = std::format!("select '{}'", "a".repeat(10 << 20));
+    assert!(analyze(&text).is_ok());
+}

@@ -160,7 +160,6 @@ pub fn data_row(body: &[u8]) -> Result<(usize, Cells<'_>), DecodeError> {
 
 impl<'a> Cells<'a> {
     /// The next cell: outer `None` at the end of a row without left-over bytes.
-    #[expect(clippy::type_complexity, reason = "an optional NULL-able cell, once")]
     pub fn next_cell(&mut self) -> Result<Option<Option<&'a [u8]>>, DecodeError> {
         if self.left == 0 {
             self.reader.clone().finish()?;
