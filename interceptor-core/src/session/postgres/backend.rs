@@ -4,9 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use bytes::{BufMut, BytesMut};
-
-use super::catalog::{CopyDoubt, Origin, Provenance};
+use super::catalog::{Origin, Provenance};
 use super::cells::RowPlan;
 use super::copy::CopyMasker;
 use super::queue::{Expected, Running};
@@ -15,10 +13,8 @@ use super::{
 };
 use crate::audit::event::{self, Kind};
 use crate::mask::Method;
-use crate::policy::Target;
-use crate::sql::{CopyFormat, CopySource};
 use crate::wire::DecodeError;
-use crate::wire::postgres::backend::{self, Column, CopyResponse, TransactionStatus, kind};
+use crate::wire::postgres::backend::{self, Column, TransactionStatus, kind};
 use crate::wire::postgres::encode::{self, ErrorText, Severity};
 use crate::wire::postgres::frame::{self, FrameError, HEADER_BYTES, Header};
 
@@ -26,7 +22,7 @@ use crate::wire::postgres::frame::{self, FrameError, HEADER_BYTES, Header};
 const TAG_BYTES_MAX: usize = 200;
 
 /// Why the server's side cannot go on.
-enum Stop {
+pub(super) enum Stop {
     /// The catalogue is needed and not there.
     Catalog,
     /// The server broke the protocol.
@@ -42,7 +38,7 @@ impl From<DecodeError> for Stop {
 }
 
 impl Stop {
-    fn unexpected(kind: u8) -> Self {
+    pub(super) fn unexpected(kind: u8) -> Self {
         Self::Violation(alloc::format!(
             "a message of type {} came unasked",
             kind.escape_ascii()
@@ -305,7 +301,7 @@ impl Session {
     }
 
     /// What the masks say of the catalogue, if one that is new enough is there.
-    fn provenance(&mut self) -> Result<Arc<Provenance>, Stop> {
+    pub(super) fn provenance(&mut self) -> Result<Arc<Provenance>, Stop> {
         match &self.catalog.provenance {
             Some(provenance) if self.catalog.generation >= self.catalog.newest => {
                 Ok(provenance.clone())
@@ -314,7 +310,7 @@ impl Session {
         }
     }
 
-    fn want_catalog(&mut self) -> Stop {
+    pub(super) fn want_catalog(&mut self) -> Stop {
         if !self.catalog.awaited {
             self.catalog.awaited = true;
             self.actions.push_back(Action::ReadCatalog { anew: true });
@@ -370,19 +366,6 @@ impl Session {
             _ => Err(Stop::unexpected(kind)),
         }
         .inspect(|()| self.after_copy())
-    }
-
-    /// Drops the mark of a COPY's end that stands at the front.
-    fn after_copy(&mut self) {
-        while let Some(Expected::CopyEnd) = self.expected.front() {
-            self.expected.pop_front();
-        }
-        // Within a Query the mark stands behind it.
-        if let Some(Expected::Query(_)) = self.expected.front()
-            && let Some(Expected::CopyEnd) = self.expected.get(1)
-        {
-            self.expected.remove(1);
-        }
     }
 
     fn ready(&mut self, body: &[u8]) -> Result<(), Stop> {
@@ -495,149 +478,6 @@ impl Session {
             error_code: running.error_code,
             duration_us: self.now_ns.saturating_sub(running.started_ns) / 1_000,
         }));
-    }
-
-    fn copy_in(&mut self, body: &[u8]) -> Result<(), Stop> {
-        backend::copy_response(body)?;
-        match self.expected.front_mut().and_then(Expected::running) {
-            Some(running) if running.judged.analysis.copies_in && running.refusal.is_none() => {
-                running.copying_in = true;
-            }
-            _ => return Err(Stop::unexpected(kind::COPY_IN_RESPONSE)),
-        }
-        // The server ignores a Sync that it reads while it takes COPY data.
-        let mut index = 1;
-        while let Some(expected) = self.expected.get(index) {
-            match expected {
-                Expected::CopyEnd => {
-                    if let Some(running) = self.expected.front_mut().and_then(Expected::running) {
-                        running.copying_in = false;
-                    }
-                    break;
-                }
-                Expected::Sync => {
-                    self.expected.remove(index);
-                }
-                _ => index += 1,
-            }
-        }
-        Ok(())
-    }
-
-    fn copy_out(&mut self, body: &[u8]) -> Result<(), Stop> {
-        let response = backend::copy_response(body)?;
-        let target = self.target.clone();
-        let masker = self.copy_masker(response, &target)?;
-        match self.expected.front_mut().and_then(Expected::running) {
-            Some(running) if running.judged.analysis.copy_out.is_some() => running.copy = masker,
-            _ => return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE)),
-        }
-        Ok(())
-    }
-
-    /// What rewrites a COPY's rows; `None` if nothing has to be.
-    fn copy_masker(
-        &mut self,
-        response: CopyResponse,
-        target: &Target,
-    ) -> Result<Option<CopyMasker>, Stop> {
-        let (columns, patterns) = (target.masks.has_columns(), target.masks.has_patterns());
-        if !columns && !patterns {
-            return Ok(None);
-        }
-        let Some(Expected::Query(running) | Expected::Execute(running)) = self.expected.front()
-        else {
-            return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
-        };
-        let judged = running.judged.clone();
-        let Some(copy) = &judged.analysis.copy_out else {
-            return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
-        };
-        let mut plan = Vec::new();
-        if columns {
-            let provenance = self.provenance()?;
-            let found = match &copy.source {
-                CopySource::Relation(relation, names) => provenance.copy_relation(relation, names),
-                CopySource::Query => {
-                    provenance.copy_query(response.columns, judged.lineage(), judged.facts())
-                }
-            };
-            plan = match found {
-                Ok(plan) => plan,
-                Err(CopyDoubt::UnknownRelation) if !self.catalog.fresh => {
-                    return Err(self.want_catalog());
-                }
-                Err(_) => {
-                    return Err(Stop::Unmaskable(String::from(
-                        "which columns this COPY shows cannot be told, and some are masked: name them",
-                    )));
-                }
-            };
-            self.catalog.fresh = false;
-        }
-        let masked = plan.iter().any(|column| column.mask.is_some());
-        match (masked || patterns, response.binary) {
-            (false, _) => Ok(None),
-            (true, true) => Err(Stop::Unmaskable(String::from(
-                "COPY in binary format cannot be masked: use the text or CSV format",
-            ))),
-            (true, false) => {
-                plan.resize_with(response.columns.max(plan.len()), || {
-                    super::catalog::CopyColumn {
-                        type_oid: 0,
-                        mask: None,
-                    }
-                });
-                if plan.len() != response.columns {
-                    return Err(Stop::Unmaskable(String::from(
-                        "the columns of this COPY are not those of the catalogue",
-                    )));
-                }
-                let format: CopyFormat = copy.format.clone();
-                Ok(Some(CopyMasker::new(format, plan, &target.masks)))
-            }
-        }
-    }
-
-    fn copy_data(&mut self, body: &[u8]) -> Result<(), Stop> {
-        let target = self.target.clone();
-        let Some(copy) = self
-            .expected
-            .front_mut()
-            .and_then(Expected::running)
-            .and_then(|running| running.copy.as_mut())
-        else {
-            return Err(Stop::unexpected(kind::COPY_DATA));
-        };
-        let mut rows = Vec::with_capacity(body.len());
-        copy.push(body, &target.masks, &mut rows)
-            .map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
-        self.put_copy_data(&rows);
-        Ok(())
-    }
-
-    fn copy_done(&mut self) -> Result<(), Stop> {
-        let target = self.target.clone();
-        let Some(running) = self.expected.front_mut().and_then(Expected::running) else {
-            return Err(Stop::unexpected(kind::COPY_DONE));
-        };
-        let mut rows = Vec::new();
-        if let Some(copy) = &mut running.copy {
-            copy.finish(&target.masks, &mut rows)
-                .map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
-        }
-        self.put_copy_data(&rows);
-        Ok(())
-    }
-
-    fn put_copy_data(&mut self, rows: &[u8]) {
-        if !rows.is_empty() {
-            encode::message(
-                &mut self.to_client,
-                kind::COPY_DATA,
-                |out: &mut BytesMut| out.put_slice(rows),
-            );
-        }
     }
 }
 

@@ -16,6 +16,7 @@ mod backend;
 pub mod catalog;
 mod cells;
 mod copy;
+mod copying;
 mod frontend;
 mod hold;
 mod judge;

@@ -1,0 +1,173 @@
+//! The server's side of COPY: what it takes, and what it shows, which carries neither names nor
+//! object ids.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::{BufMut, BytesMut};
+
+use super::Session;
+use super::backend::Stop;
+use super::catalog::{CopyColumn, CopyDoubt};
+use super::copy::CopyMasker;
+use super::queue::Expected;
+use crate::policy::Target;
+use crate::sql::{CopyFormat, CopySource};
+use crate::wire::postgres::backend::{self, CopyResponse, kind};
+use crate::wire::postgres::encode;
+
+impl Session {
+    /// Drops the mark of a COPY's end that stands at the front.
+    pub(super) fn after_copy(&mut self) {
+        while let Some(Expected::CopyEnd) = self.expected.front() {
+            self.expected.pop_front();
+        }
+        // Within a Query the mark stands behind it.
+        if let Some(Expected::Query(_)) = self.expected.front()
+            && let Some(Expected::CopyEnd) = self.expected.get(1)
+        {
+            self.expected.remove(1);
+        }
+    }
+
+    pub(super) fn copy_in(&mut self, body: &[u8]) -> Result<(), Stop> {
+        backend::copy_response(body)?;
+        match self.expected.front_mut().and_then(Expected::running) {
+            Some(running) if running.judged.analysis.copies_in && running.refusal.is_none() => {
+                running.copying_in = true;
+            }
+            _ => return Err(Stop::unexpected(kind::COPY_IN_RESPONSE)),
+        }
+        // The server ignores a Sync that it reads while it takes COPY data.
+        let mut index = 1;
+        while let Some(expected) = self.expected.get(index) {
+            match expected {
+                Expected::CopyEnd => {
+                    if let Some(running) = self.expected.front_mut().and_then(Expected::running) {
+                        running.copying_in = false;
+                    }
+                    break;
+                }
+                Expected::Sync => {
+                    self.expected.remove(index);
+                }
+                _ => index += 1,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn copy_out(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let response = backend::copy_response(body)?;
+        let target = self.target.clone();
+        let masker = self.copy_masker(response, &target)?;
+        match self.expected.front_mut().and_then(Expected::running) {
+            Some(running) if running.judged.analysis.copy_out.is_some() => running.copy = masker,
+            _ => return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE)),
+        }
+        Ok(())
+    }
+
+    /// What rewrites a COPY's rows; `None` if nothing has to be.
+    fn copy_masker(
+        &mut self,
+        response: CopyResponse,
+        target: &Target,
+    ) -> Result<Option<CopyMasker>, Stop> {
+        let (columns, patterns) = (target.masks.has_columns(), target.masks.has_patterns());
+        if !columns && !patterns {
+            return Ok(None);
+        }
+        let Some(Expected::Query(running) | Expected::Execute(running)) = self.expected.front()
+        else {
+            return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
+        };
+        let judged = running.judged.clone();
+        let Some(copy) = &judged.analysis.copy_out else {
+            return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
+        };
+        let mut plan = Vec::new();
+        if columns {
+            let provenance = self.provenance()?;
+            let found = match &copy.source {
+                CopySource::Relation(relation, names) => provenance.copy_relation(relation, names),
+                CopySource::Query => {
+                    provenance.copy_query(response.columns, judged.lineage(), judged.facts())
+                }
+            };
+            plan = match found {
+                Ok(plan) => plan,
+                Err(CopyDoubt::UnknownRelation) if !self.catalog.fresh => {
+                    return Err(self.want_catalog());
+                }
+                Err(_) => {
+                    return Err(Stop::Unmaskable(String::from(
+                        "which columns this COPY shows cannot be told, and some are masked: name them",
+                    )));
+                }
+            };
+            self.catalog.fresh = false;
+        }
+        let masked = plan.iter().any(|column| column.mask.is_some());
+        match (masked || patterns, response.binary) {
+            (false, _) => Ok(None),
+            (true, true) => Err(Stop::Unmaskable(String::from(
+                "COPY in binary format cannot be masked: use the text or CSV format",
+            ))),
+            (true, false) => {
+                plan.resize_with(response.columns.max(plan.len()), || CopyColumn {
+                    type_oid: 0,
+                    mask: None,
+                });
+                if plan.len() != response.columns {
+                    return Err(Stop::Unmaskable(String::from(
+                        "the columns of this COPY are not those of the catalogue",
+                    )));
+                }
+                let format: CopyFormat = copy.format.clone();
+                Ok(Some(CopyMasker::new(format, plan, &target.masks)))
+            }
+        }
+    }
+
+    pub(super) fn copy_data(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let target = self.target.clone();
+        let Some(copy) = self
+            .expected
+            .front_mut()
+            .and_then(Expected::running)
+            .and_then(|running| running.copy.as_mut())
+        else {
+            return Err(Stop::unexpected(kind::COPY_DATA));
+        };
+        let mut rows = Vec::with_capacity(body.len());
+        copy.push(body, &target.masks, &mut rows)
+            .map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
+        self.put_copy_data(&rows);
+        Ok(())
+    }
+
+    pub(super) fn copy_done(&mut self) -> Result<(), Stop> {
+        let target = self.target.clone();
+        let Some(running) = self.expected.front_mut().and_then(Expected::running) else {
+            return Err(Stop::unexpected(kind::COPY_DONE));
+        };
+        let mut rows = Vec::new();
+        if let Some(copy) = &mut running.copy {
+            copy.finish(&target.masks, &mut rows)
+                .map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
+        }
+        self.put_copy_data(&rows);
+        Ok(())
+    }
+
+    fn put_copy_data(&mut self, rows: &[u8]) {
+        if !rows.is_empty() {
+            encode::message(
+                &mut self.to_client,
+                kind::COPY_DATA,
+                |out: &mut BytesMut| out.put_slice(rows),
+            );
+        }
+    }
+}
