@@ -303,6 +303,9 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
     } else if kind == "CREATE VIEW" {
         // A view's definition is in the catalogue, and its columns are traced through it.
         moved = References::default();
+    } else if renames(node) {
+        // Masks know columns by their names: under another one, all of a relation would be seen.
+        moved.star = true;
     }
     let columns = match node {
         NodeEnum::SelectStmt(select) => output_columns(select)?,
@@ -323,6 +326,15 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
         destinations: collector.destinations,
     };
     Ok(Body { facts, lineage })
+}
+
+/// Gives a relation or its columns another name.
+fn renames(node: &NodeEnum) -> bool {
+    match node {
+        NodeEnum::RenameStmt(rename) => rename.relation.is_some(),
+        NodeEnum::AlterObjectSchemaStmt(alter) => alter.relation.is_some(),
+        _ => false,
+    }
 }
 
 /// Each output column's references, where the target list is plain and has no `*`.
