@@ -79,7 +79,7 @@ pub(crate) fn delete(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn path_of(name: &str) -> PathBuf {
+pub(crate) fn path_of(name: &str) -> PathBuf {
     PathBuf::from("/run/netns").join(name)
 }
 

@@ -47,6 +47,10 @@ host  all  wire  all         trust
 host  all  all   all         scram-sha-256
 ";
 
+/// How the names of templates begin, and the lock that whoever makes or removes one holds.
+const TEMPLATE: &str = "template-";
+const LOCK: &str = "templates.lock";
+
 /// The password of each role of the sample database.
 pub fn password(role: &str) -> String {
     match role {
@@ -71,7 +75,7 @@ impl Postgres {
         template: &Path,
     ) -> Result<Self> {
         let data = data_in(directory);
-        let mut copy = Command::new("cp");
+        let mut copy = process::command("cp", None, Some(cgroup), None)?;
         copy.args(["-a", "--reflink=auto"]).arg(template).arg(&data);
         run(copy, Duration::from_secs(60))?.success()?;
         let postgres = process::command(
@@ -113,9 +117,19 @@ impl Postgres {
         self.directly_in(DATABASE, sql)
     }
 
+    /// The same, with rows as psql shows them to a person.
+    pub fn directly_aligned(&self, sql: &str) -> Result<String> {
+        self.psql(DATABASE, &[], sql)
+    }
+
     fn directly_in(&self, database: &str, sql: &str) -> Result<String> {
+        self.psql(database, &["-A", "-t"], sql)
+    }
+
+    fn psql(&self, database: &str, options: &[&str], sql: &str) -> Result<String> {
         let mut psql = process::command("psql", None, None, Some(ACCOUNT))?;
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
+        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1"])
+            .args(options)
             .args(["-d", database, "-f", "-", "-h"])
             .arg(&self.directory)
             .current_dir(&self.directory);
@@ -169,15 +183,14 @@ pub(crate) fn template(cache: &Path) -> Result<PathBuf> {
     let version = run(version_command()?, Duration::from_secs(10))?.success()?;
     let mut hasher = DefaultHasher::new();
     (version, SAMPLE, SETTINGS, ACCESS).hash(&mut hasher);
-    let name = format!("template-{:016x}", hasher.finish());
-    let template = cache.join(&name);
+    let template = cache.join(format!("{TEMPLATE}{:016x}", hasher.finish()));
 
-    let lock = File::create(cache.join("template.lock"))?;
+    let lock = File::create(cache.join(LOCK))?;
     lock.lock()?;
     if template.exists() {
         return Ok(template);
     }
-    let scratch = cache.join("template.new");
+    let scratch = cache.join(format!("{TEMPLATE}new"));
     if scratch.exists() {
         fs::remove_dir_all(&scratch)?;
     }
@@ -187,6 +200,25 @@ pub(crate) fn template(cache: &Path) -> Result<PathBuf> {
     fs::rename(data_in(&scratch), &template)?;
     fs::remove_dir_all(&scratch)?;
     Ok(template)
+}
+
+/// Removes every template from `cache`, if there is nothing else in it that may use one.
+pub(crate) fn remove_templates(cache: &Path) -> Result<()> {
+    let lock = File::create(cache.join(LOCK))?;
+    lock.lock()?;
+    let mut templates = Vec::new();
+    for entry in fs::read_dir(cache)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPLATE) {
+            templates.push(entry.path());
+        } else if entry.file_type()?.is_dir() {
+            return Ok(());
+        }
+    }
+    for template in templates {
+        fs::remove_dir_all(template)?;
+    }
+    Ok(())
 }
 
 fn initialise(scratch: &Path) -> Result<()> {

@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::postgres::{DATABASE, PORT, password};
+use crate::postgres::{ACCOUNT, DATABASE, PORT, password};
 use crate::process::{Finished, Running};
 use crate::world::{From, TARGET_V4, World};
+
+/// The command line that the target's administrator would type on the target itself.
+pub fn at_the_target(sql: &str) -> String {
+    format!("psql -U {ACCOUNT} {DATABASE} -c \"{sql}\"")
+}
 
 /// A psql about to be started.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::gateway::{self, Gateway};
 use crate::netns::{self, Namespace};
 use crate::postgres::{self, Postgres};
-use crate::process;
+use crate::process::{self, wait_until};
 use crate::psql::Psql;
 
 /// The target's address that policy files name.
@@ -71,7 +71,6 @@ impl World {
             geteuid().is_root(),
             "network namespaces and eBPF need root; run this as root"
         );
-        fs::create_dir_all(ROOT).with_context(|| format!("cannot make {ROOT}"))?;
         let lock = take_lock(name)?;
         sweep(name)?;
         match Self::build(name, lock) {
@@ -84,9 +83,11 @@ impl World {
     }
 
     fn build(name: &str, lock: UnixListener) -> Result<Self> {
-        let template = postgres::template(Path::new(ROOT))?;
         let directory = directory_of(name);
-        fs::create_dir(&directory)?;
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        // From now on `remove_cache` leaves the template alone.
+        let template = postgres::template(Path::new(ROOT))?;
         let database = directory.join("postgres");
         fs::create_dir(&database)?;
         give_to(&database, postgres::ACCOUNT)?;
@@ -127,6 +128,11 @@ impl World {
     /// The gateway's `--cgroup`.
     pub fn cgroup(&self) -> &Path {
         self.watched.path()
+    }
+
+    /// The file into which a local client writes its process id.
+    pub fn local_clients(&self) -> PathBuf {
+        self.apps.procs()
     }
 
     /// The gateway's `--bpffs`.
@@ -253,9 +259,52 @@ pub fn sweep(name: &str) -> Result<()> {
     remove_tree(&directory_of(name))
 }
 
-/// Whether anything of the world `name` is there.
-pub fn exists(name: &str) -> bool {
-    directory_of(name).exists()
+/// Sweeps the world `name` away unless a run is using it. True if anything was there.
+pub fn stop(name: &str) -> Result<bool> {
+    let _lock = take_lock(name)?;
+    let anything = !traces(name)?.is_empty();
+    sweep(name)?;
+    Ok(anything)
+}
+
+/// Everything of the world `name` that is there. What runs in it is found by its cgroups.
+pub fn traces(name: &str) -> Result<Vec<String>> {
+    check_name(name)?;
+    let root = cgroup::mount_point()?;
+    let mut places = vec![
+        directory_of(name),
+        bpffs_of(name),
+        root.join(format!("icpt-{name}")),
+        root.join(format!("icpt-{name}-outside")),
+    ];
+    places.extend(ROLES.map(|role| netns::path_of(&namespace_of(name, role))));
+    places.retain(|place| place.exists());
+    Ok(places
+        .iter()
+        .map(|place| place.display().to_string())
+        .collect())
+}
+
+/// Removes what worlds share on disk, unless there is a world.
+pub fn remove_cache() -> Result<()> {
+    let root = Path::new(ROOT);
+    if !root.exists() {
+        return Ok(());
+    }
+    postgres::remove_templates(root)?;
+    let Ok(entries) = fs::read_dir(root) else {
+        return Ok(());
+    };
+    let entries: Vec<_> = entries.collect::<std::io::Result<_>>()?;
+    let is_lock = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|end| end == "lock");
+    if entries.iter().all(is_lock) {
+        for lock in entries {
+            fs::remove_file(lock.path())?;
+        }
+        // If a world has come in between, it stays.
+        let _ = fs::remove_dir(root);
+    }
+    Ok(())
 }
 
 const ROLES: [&str; 3] = ["client", "gateway", "target"];
@@ -267,6 +316,12 @@ fn network(name: &str) -> Result<[Namespace; 3]> {
     let [client, gateway, target] = ROLES.map(|role| Namespace::create(&namespace_of(name, role)));
     let (client, gateway, target) = (client?, gateway?, target?);
     drop(lock);
+    for namespace in [&client, &gateway, &target] {
+        // Nobody else is on these cables: an address need not wait for others to claim it.
+        for scope in ["all", "default"] {
+            namespace.sysctl(&format!("ipv6/conf/{scope}/accept_dad"), "0")?;
+        }
+    }
 
     gateway.ip(&format!(
         "link add name client0 type veth peer name eth0 netns {}
@@ -293,7 +348,41 @@ route add default via 10.77.2.1
 route add ::/0 via fd77:2::1")?;
     gateway.sysctl("ipv4/ip_forward", "1")?;
     gateway.sysctl("ipv6/conf/all/forwarding", "1")?;
+    for (namespace, cables) in [
+        (&client, &["eth0"][..]),
+        (&gateway, &["client0", "target0"]),
+        (&target, &["eth0"]),
+    ] {
+        wait_until(
+            &format!("the addresses of {} are in use", namespace.name()),
+            Duration::from_secs(10),
+            || addresses_are_settled(namespace, cables),
+        )?;
+    }
     Ok([client, gateway, target])
+}
+
+/// Whether each cable's end has its link-local address, and no address is tentative any more: the
+/// kernel adds their routes on its own time, and a test that compares routes must not see that.
+fn addresses_are_settled(namespace: &Namespace, cables: &[&str]) -> Result<bool> {
+    /// `IFA_F_TENTATIVE` of linux/if_addr.h.
+    const TENTATIVE: u8 = 0x40;
+    let addresses = namespace.enter(|| fs::read_to_string("/proc/thread-self/net/if_inet6"))??;
+    let mut link_local = Vec::new();
+    for line in addresses.lines() {
+        // Address, index, prefix length, scope, flags, device; all but the last in hexadecimal.
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [address, _, _, _, flags, device] = fields.as_slice() else {
+            bail!("/proc/net/if_inet6 has a line that is none: {line}");
+        };
+        if u8::from_str_radix(flags, 16)? & TENTATIVE != 0 {
+            return Ok(false);
+        }
+        if address.starts_with("fe80") {
+            link_local.push(*device);
+        }
+    }
+    Ok(cables.iter().all(|cable| link_local.contains(cable)))
 }
 
 /// Short enough for a unix socket below the world's directory, and safe as a path.

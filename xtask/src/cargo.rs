@@ -48,13 +48,24 @@ pub(crate) fn capture(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// How the gateway is built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// As the tests have it, beside the end-to-end tests, so that nothing is built twice.
+    Tests,
+    /// Optimised, to be measured.
+    Release,
+}
+
 /// Builds the gateway and gives the path of its binary.
-pub(crate) fn build_gateway(release: bool) -> Result<PathBuf> {
-    let mut arguments = vec!["build", "--package", "interceptor-user"];
+pub(crate) fn build_gateway(profile: Profile) -> Result<PathBuf> {
+    let mut arguments = vec!["build", "--locked", "--bin", "interceptor"];
     arguments.push("--message-format=json-render-diagnostics");
-    if release {
-        arguments.push("--release");
-    }
+    arguments.extend(match profile {
+        // Naming a test makes Cargo choose the features with which the tests are built.
+        Profile::Tests => ["--workspace", "--test=end_to_end"],
+        Profile::Release => ["--package=interceptor-user", "--release"],
+    });
     let messages = capture("cargo", &arguments)?;
     messages
         .lines()
@@ -65,7 +76,9 @@ pub(crate) fn build_gateway(release: bool) -> Result<PathBuf> {
 }
 
 /// `cargo metadata` of the workspace.
-pub(crate) fn metadata() -> Result<Value> {
-    let text = capture("cargo", &["metadata", "--format-version=1", "--locked"])?;
+pub(crate) fn metadata(options: &[&str]) -> Result<Value> {
+    let mut arguments = vec!["metadata", "--format-version=1", "--locked"];
+    arguments.extend(options);
+    let text = capture("cargo", &arguments)?;
     serde_json::from_str(&text).context("`cargo metadata` printed no JSON")
 }

@@ -18,7 +18,7 @@ pub(crate) struct Options {
     /// Run this step only
     #[arg(long, value_enum)]
     only: Option<Step>,
-    /// Passed to `cargo test` in the end-to-end step, such as a test's name
+    /// Passed to `cargo test` in the end-to-end step, such as a part of a test's name
     #[arg(last = true)]
     end_to_end: Vec<String>,
 }
@@ -51,9 +51,12 @@ const STEPS: &[Step] = &[
 /// The tests of the gateway's crate that make network namespaces and load eBPF programs.
 const NEED_ROOT: &[&str] = &["kernel_plane"];
 
-/// Each end-to-end test runs a gateway and a PostgreSQL of its own: more at a time than this only
-/// makes each slower, and their time limits are real.
-const WORLDS_AT_ONCE: &str = "2";
+/// The package whose integration tests are the end-to-end step.
+const END_TO_END: &str = "interceptor-tests";
+
+/// Each end-to-end test runs a gateway and a PostgreSQL of its own. Most only wait, so there may be
+/// more of them than processors; with many more, the limits on time that they check are not met.
+const WORLDS_AT_ONCE: &str = "4";
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(
@@ -80,7 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => "All checks passed",
     });
     for (name, elapsed) in timings {
-        println!("  {:>8}  {name}", show::seconds(elapsed));
+        println!("  {:>8}  {name}", show::duration(elapsed));
     }
     if options.fast {
         println!("  not run: the kernel plane's and the end-to-end tests (--fast)");
@@ -130,51 +133,40 @@ fn fmt() -> Result<()> {
     cargo::run("cargo", &["fmt", "--manifest-path", &manifest, "--check"])
 }
 
+/// Always the whole workspace, and a choice of tests: another choice of packages would mean other
+/// features of what they depend on, and everything would be built twice.
 fn unit(fast: bool) -> Result<()> {
-    if !fast {
-        let all = [
-            "test",
-            "--workspace",
-            "--exclude",
-            "interceptor-tests",
-            "--locked",
-        ];
-        return cargo::run("cargo", &all);
-    }
-    let gateway_tests = integration_tests("interceptor-user")?;
-    let mut arguments = vec!["test", "--locked", "--package", "interceptor-user"];
-    arguments.extend(["--lib", "--bins"]);
-    for name in &gateway_tests {
-        if !NEED_ROOT.contains(&name.as_str()) {
-            arguments.extend(["--test", name]);
-        }
-    }
-    cargo::run("cargo", &arguments)?;
-    let rest = ["interceptor-tests", "interceptor-user"];
-    let mut arguments = vec!["test", "--workspace", "--locked"];
-    for package in rest {
-        arguments.extend(["--exclude", package]);
-    }
+    let mut arguments = vec!["test", "--workspace", "--locked", "--lib", "--bins"];
+    let tests = integration_tests(|package, test| {
+        package != END_TO_END && !(fast && NEED_ROOT.contains(&test))
+    })?;
+    arguments.extend(tests.iter().flat_map(|name| ["--test", name]));
     cargo::run("cargo", &arguments)
 }
 
-fn integration_tests(package: &str) -> Result<Vec<String>> {
-    let metadata = cargo::metadata()?;
-    let packages = metadata.get("packages").and_then(Value::as_array);
-    let targets = packages
-        .into_iter()
-        .flatten()
-        .filter(|found| found.get("name").and_then(Value::as_str) == Some(package))
-        .filter_map(|found| found.get("targets")?.as_array())
-        .flatten();
-    let is_test = |target: &Value| {
-        let kinds = target.get("kind").and_then(Value::as_array);
-        kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"))
+/// The names of the workspace's integration tests that are `wanted`, by package and name.
+fn integration_tests(wanted: impl Fn(&str, &str) -> bool) -> Result<Vec<String>> {
+    let metadata = cargo::metadata(&["--no-deps"])?;
+    let list = |value: &Value, key: &str| {
+        let items = value.get(key).and_then(Value::as_array);
+        items.cloned().unwrap_or_default()
     };
-    Ok(targets
-        .filter(|target| is_test(target))
-        .filter_map(|target| target.get("name")?.as_str().map(str::to_owned))
-        .collect())
+    let name = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
+    let mut found = Vec::new();
+    for package in list(&metadata, "packages") {
+        let package_name = name(&package).unwrap_or_default();
+        for target in list(&package, "targets") {
+            let is_test = list(&target, "kind").iter().any(|kind| kind == "test");
+            let Some(test) = name(&target).filter(|_| is_test) else {
+                continue;
+            };
+            if wanted(&package_name, &test) {
+                found.push(test);
+            }
+        }
+    }
+    ensure!(!found.is_empty(), "`cargo metadata` names no tests");
+    Ok(found)
 }
 
 fn deny() -> Result<()> {
@@ -192,18 +184,18 @@ fn deny() -> Result<()> {
 }
 
 fn end_to_end(more: &[String]) -> Result<()> {
-    let binary = cargo::build_gateway(false)?;
-    let mut arguments = vec![
-        "test",
-        "--package",
-        "interceptor-tests",
-        "--locked",
-        "--no-fail-fast",
-    ];
-    if more.is_empty() {
-        arguments.extend(["--", "--test-threads", WORLDS_AT_ONCE]);
-    }
+    let binary = cargo::build_gateway(cargo::Profile::Tests)?;
+    let tests = integration_tests(|package, _| package == END_TO_END)?;
+    let mut arguments = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
+    arguments.extend(tests.iter().flat_map(|name| ["--test", name]));
     arguments.extend(more.iter().map(String::as_str));
-    let path = binary.to_string_lossy();
-    cargo::run_with("cargo", &arguments, &[("INTERCEPTOR_BIN", &path)])
+    let binary = binary.to_string_lossy();
+    cargo::run_with(
+        "cargo",
+        &arguments,
+        &[
+            ("INTERCEPTOR_BIN", &binary),
+            ("RUST_TEST_THREADS", WORLDS_AT_ONCE),
+        ],
+    )
 }

@@ -3,22 +3,23 @@
 //! Each step prints what was typed and what came back, and checks its claim where it matters: at
 //! the server itself. The first claim that does not hold ends the demo with a failure.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+mod ending;
+mod steps;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
 use clap::Args;
 use interceptor_tests::world::{self, TARGET_V4};
-use interceptor_tests::{From, Gateway, World};
-use nix::sys::signal::Signal;
+use interceptor_tests::{From, Gateway, World, interrupt, psql};
 
-use crate::{cargo, root, setup, show, tamper};
+use crate::{cargo, root, setup, show};
 
 /// The demo's world.
 const NAME: &str = "demo";
 
-/// "Quickly" for a client whose gateway is dead: well below any connection timeout.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+const POLICIES: &str = "policies/demo";
 
 /// How to show it.
 #[derive(Args)]
@@ -26,68 +27,109 @@ pub(crate) struct Options {
     /// Leave everything running at the end, and say how to use it
     #[arg(long, conflicts_with = "stop")]
     keep: bool,
-    /// End what --keep left running
+    /// End what --keep, or a demo that was killed, left running
     #[arg(long)]
     stop: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.stop {
-        let was_there = world::exists(NAME);
-        world::sweep(NAME)?;
+        let ended = world::stop(NAME)?;
+        world::remove_cache()?;
         println!(
             "{}",
-            if was_there {
+            if ended {
                 "stopped"
             } else {
                 "nothing was running"
             }
         );
-        return Ok(());
+        return nothing_is_left();
     }
     let start = Instant::now();
     setup::run()?;
     show::progress("building the gateway");
-    let binary = cargo::build_gateway(true)?;
-    show::progress("starting client, gateway and target in network namespaces of their own");
-    let mut world = World::new(NAME)?;
-    world.use_binary(&binary);
-    let policies = root()?.join("policies/demo");
-    let mut gateway = Gateway::start(&world, &policies)?;
+    // Optimised is only what the bench measures. This build serves the tests as well.
+    let binary = cargo::build_gateway(cargo::Profile::Tests)?;
+    let shown = World::new(NAME).and_then(|world| show_in(world, &binary, start, options.keep));
+    if options.keep && shown.is_ok() {
+        return Ok(());
+    }
+    world::remove_cache()?;
+    shown?;
+    nothing_is_left()?;
+    println!("Nothing of it is left: no process, namespace, cgroup, eBPF pin or file.");
+    Ok(())
+}
+
+fn nothing_is_left() -> Result<()> {
+    let traces = world::traces(NAME)?;
+    ensure!(traces.is_empty(), "this is left: {}", traces.join(", "));
+    Ok(())
+}
+
+/// Shows everything in `world`, and ends it unless it is to be kept.
+fn show_in(mut world: World, binary: &Path, start: Instant, keep: bool) -> Result<()> {
+    world.use_binary(binary);
+    introduce(&world)?;
+    let mut gateway = Gateway::start(&world, &root()?.join(POLICIES))?;
+    show::proved("the gateway is in the way; psql and PostgreSQL are as their packages made them");
     let shown = Demo {
         world: &world,
         gateway: &mut gateway,
+        steps: 0,
     }
     .show();
     if let Err(error) = shown {
+        // Whoever pressed Ctrl-C knows why it ended.
+        interrupt::check()?;
         let log = std::fs::read_to_string(gateway.log()).unwrap_or_default();
         return Err(error.context(format!("the demo failed; the gateway logged\n{log}")));
     }
-    show::heading(&format!(
-        "Every claim held ({})",
-        show::seconds(start.elapsed())
-    ));
-    if options.keep {
-        gateway.restart()?;
-        explain(&world, &gateway)?;
+    let elapsed = show::duration(start.elapsed());
+    show::heading(&format!("Every claim held ({elapsed})"));
+    if keep {
+        tell_how_to_use(&world, &gateway)?;
         gateway.keep();
         world.keep();
     }
     Ok(())
 }
 
-fn explain(world: &World, gateway: &Gateway<'_>) -> Result<()> {
-    let binary = world.binary()?;
-    let run_directory = gateway.run_directory();
-    println!("\nIt runs on. As a client that knows nothing of the gateway:");
+fn introduce(world: &World) -> Result<()> {
+    let version = world.postgres.directly("SHOW server_version")?;
+    show::heading("Three network namespaces of this machine, and nothing else of it");
+    show::output(&format!(
+        "client 10.77.1.2 ───── 10.77.1.1 gateway 10.77.2.1 ───── {TARGET_V4} target: PostgreSQL {version}"
+    ));
     show::typed(&format!(
-        "nsenter --net={} env PGPASSWORD=alice-password psql -h {TARGET_V4} -U alice shop",
+        "interceptor run --policies {POLICIES} --cgroup {}",
+        world.cgroup().display()
+    ));
+    Ok(())
+}
+
+fn tell_how_to_use(world: &World, gateway: &Gateway<'_>) -> Result<()> {
+    let psql = format!(
+        "env PGPASSWORD=alice-password psql -h {TARGET_V4} -U alice {}",
+        interceptor_tests::postgres::DATABASE
+    );
+    println!("It runs on. As a client that knows nothing of the gateway:");
+    show::typed(&format!(
+        "nsenter --net={} {psql}",
         world.client.path().display()
     ));
-    println!("As the one who approves:");
-    let run_directory = run_directory.display();
+    println!("As a local process on the gateway host:");
     show::typed(&format!(
-        "{binary} approvals list --run-dir {run_directory}"
+        "nsenter --net={} sh -c 'echo $$ > {}; exec {psql}'",
+        world.gateway.path().display(),
+        world.local_clients().display()
+    ));
+    println!("As the one who approves:");
+    show::typed(&format!(
+        "{} approvals list --run-dir {}",
+        world.binary()?,
+        gateway.run_directory().display()
     ));
     println!("To end it:");
     show::typed("cargo xtask demo --stop");
@@ -97,6 +139,8 @@ fn explain(world: &World, gateway: &Gateway<'_>) -> Result<()> {
 struct Demo<'a, 'w> {
     world: &'w World,
     gateway: &'a mut Gateway<'w>,
+    /// Headings up to now.
+    steps: u32,
 }
 
 /// A client of the demo, and the rows that are its own to delete.
@@ -132,177 +176,13 @@ impl Demo<'_, '_> {
         }
         self.records()?;
         self.dies()?;
+        self.comes_back()?;
         self.finds_a_forgery()
     }
 
-    fn masks(&self, client: &Client) -> Result<()> {
-        show::heading(&format!("{}: masked rows", client.name));
-        let sql = "SELECT id, name, email, ssn, card FROM customers ORDER BY id LIMIT 3";
-        let rows = self.types(client, sql)?.success()?;
-        show::output(&rows);
-        let postgres = &self.world.postgres;
-        for hidden in ["email", "ssn", "card"] {
-            for value in postgres
-                .directly(&format!("SELECT {hidden} FROM customers"))?
-                .lines()
-            {
-                ensure!(!rows.contains(value), "psql saw {hidden} {value}");
-            }
-        }
-        let names = postgres.directly("SELECT name FROM customers ORDER BY id LIMIT 3")?;
-        for name in names.lines() {
-            ensure!(rows.contains(name), "psql did not see the name {name}");
-        }
-        show::proved("no address, social security or card number reached psql; the names did");
-        Ok(())
-    }
-
-    fn refuses(&self, client: &Client) -> Result<()> {
-        show::heading(&format!("{}: a refused DROP TABLE", client.name));
-        let error = self.types(client, "DROP TABLE orders")?.failure()?;
-        show::output(&error);
-        ensure!(
-            error.contains("no-drop"),
-            "the error does not name the rule"
-        );
-        let table = self.at_the_target("SELECT to_regclass('public.orders')")?;
-        ensure!(table == "orders", "the table is gone");
-        ensure!(
-            !self.world.postgres.has_seen("DROP TABLE orders")?,
-            "the target saw the statement"
-        );
-        show::proved("the table is still there, and the target never saw the statement");
-        Ok(())
-    }
-
-    fn holds_and_releases(&self, client: &Client) -> Result<()> {
-        show::heading(&format!("{}: a DELETE that somebody approves", client.name));
-        let id = client.approved_id;
-        let sql = format!("DELETE FROM customers WHERE id = {id}");
-        show::typed(&self.world.psql(client.from).command_line(&sql));
-        let psql = self.world.psql(client.from).start(&sql)?;
-        let request = self.gateway.held_request()?.to_string();
-        ensure!(
-            !self.world.postgres.has_seen(&sql)?,
-            "the target saw the statement before anybody approved it"
-        );
-        show::proved("psql waits, and the target has not seen the statement");
-        self.operator(&["approvals", "show", &request])?;
-        self.operator(&[
-            "approvals",
-            "approve",
-            &request,
-            "--reason",
-            "the customer asked for it",
-        ])?;
-        let finished = psql.wait(Duration::from_secs(10))?;
-        show::output(&finished.stderr);
-        let answer = finished.success()?;
-        show::output(&answer);
-        ensure!(answer.trim() == "DELETE 1", "the DELETE did not complete");
-        ensure!(self.customers(id)? == "0", "the row is still there");
-        show::proved("approved in a second process, the same statement went on and completed");
-        Ok(())
-    }
-
-    fn holds_and_forgets(&self, client: &Client) -> Result<()> {
-        show::heading(&format!("{}: a DELETE that Ctrl-C cancels", client.name));
-        let id = client.cancelled_id;
-        let sql = format!("DELETE FROM customers WHERE id = {id}");
-        show::typed(&self.world.psql(client.from).command_line(&sql));
-        let psql = self.world.psql(client.from).start(&sql)?;
-        let request = self.gateway.held_request()?.to_string();
-        show::typed("^C");
-        psql.signal(Signal::SIGINT)?;
-        let error = psql.wait(Duration::from_secs(10))?.failure()?;
-        show::output(&error);
-        let late = self
-            .gateway
-            .cli(&["approvals", "approve", &request])?
-            .failure()?;
-        show::typed(&format!("interceptor approvals approve {request}"));
-        show::output(&late);
-        ensure!(self.customers(id)? == "1", "the row is gone");
-        ensure!(
-            !self.world.postgres.has_seen(&sql)?,
-            "the target saw the statement"
-        );
-        show::proved(
-            "the row is still there, the target never saw the statement, and an approval comes too late",
-        );
-        Ok(())
-    }
-
-    fn records(&self) -> Result<()> {
-        show::heading("The log");
-        self.operator(&["audit", "tail", "-n", "12"])?;
-        self.operator(&["audit", "verify"])?;
-        self.gateway.event("connection", |event| {
-            let process = |name| event.pointer(&format!("/process/{name}"));
-            process("comm").is_some_and(|comm| comm == "psql")
-                && process("cgroup").is_some_and(|cgroup| cgroup == "/icpt-demo/apps")
-        })?;
-        show::proved("every record is in its place, and the local psql is known by its process");
-        Ok(())
-    }
-
-    fn dies(&mut self) -> Result<()> {
-        show::heading("kill -9 of the gateway");
-        self.gateway.kill()?;
-        show::typed("kill -9 $(pidof interceptor)");
-        let connections = self.connections()?;
-        for client in &CLIENTS {
-            let finished = self.types(client, "SELECT 1")?;
-            let elapsed = finished.elapsed;
-            show::output(&finished.failure()?);
-            ensure!(
-                elapsed < REFUSAL_LIMIT,
-                "{} waited {elapsed:?} for its refusal",
-                client.name
-            );
-            let time = show::seconds(elapsed);
-            show::proved(&format!("{} was refused after {time}", client.name));
-        }
-        ensure!(
-            self.connections()? == connections,
-            "a connection reached the target past the dead gateway"
-        );
-        show::proved("nothing reached the target");
-        Ok(())
-    }
-
-    fn finds_a_forgery(&self) -> Result<()> {
-        show::heading("A forged log");
-        let log = self.gateway.state_directory().join("audit");
-        show::typed("interceptor audit verify --dir <the log of the killed gateway>");
-        show::output(&self.gateway.audit_in(&log, &["verify"])?.success()?);
-        let copy = self.world.directory().join("forged");
-        tamper::copy(&log, &copy)?;
-        tamper::forge(&copy, "DROP TABLE", "LOCK TABLE")?;
-        show::typed(
-            "interceptor audit verify --dir <a copy where DROP TABLE now reads LOCK TABLE>",
-        );
-        self.expect_tampering(&copy)
-            .context("the forged copy was not found out")?;
-        show::proved(
-            "the kill lost nothing from the log, and the forged record is found and named",
-        );
-        Ok(())
-    }
-
-    fn expect_tampering(&self, copy: &Path) -> Result<()> {
-        let finished = self.gateway.audit_in(copy, &["verify"])?;
-        let said = format!("{}{}", finished.stdout, finished.stderr);
-        show::output(&said);
-        ensure!(
-            finished.status.code() == Some(1),
-            "`audit verify` ended with {}, not with 1",
-            finished.status
-        );
-        if !said.contains("altered") {
-            bail!("`audit verify` does not say that a record was altered");
-        }
-        Ok(())
+    fn heading(&mut self, text: &str) {
+        self.steps = self.steps.saturating_add(1);
+        show::heading(&format!("{}. {text}", self.steps));
     }
 
     /// What a user types, and what comes back.
@@ -313,22 +193,31 @@ impl Demo<'_, '_> {
     }
 
     /// What the operator types in a second process, and what comes back.
-    fn operator(&self, arguments: &[&str]) -> Result<()> {
-        show::typed(&format!("interceptor {}", arguments.join(" ")));
-        show::output(&self.gateway.cli(arguments)?.success()?);
-        Ok(())
+    fn operator(&self, arguments: &[&str]) -> Result<String> {
+        let quoted: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
+        show::typed(&format!("interceptor {}", quoted.join(" ")));
+        let said = self.gateway.cli(arguments)?.success()?;
+        show::output(&said);
+        Ok(said)
     }
 
-    fn customers(&self, id: u32) -> Result<String> {
-        self.at_the_target(&format!("SELECT count(*) FROM customers WHERE id = {id}"))
+    /// What the target's administrator types on the target itself, and what comes back.
+    fn administrator(&self, sql: &str) -> Result<()> {
+        show::typed_at("target", &psql::at_the_target(sql));
+        show::output(&self.world.postgres.directly_aligned(sql)?);
+        Ok(())
     }
 
     fn at_the_target(&self, sql: &str) -> Result<String> {
         self.world.postgres.directly(sql)
     }
+}
 
-    fn connections(&self) -> Result<usize> {
-        let log = self.world.postgres.network_log()?;
-        Ok(log.matches("connection received").count())
+/// As a shell needs it.
+fn quoted(argument: &str) -> String {
+    if argument.contains(' ') {
+        format!("\"{argument}\"")
+    } else {
+        argument.to_owned()
     }
 }

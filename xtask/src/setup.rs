@@ -97,7 +97,7 @@ pub(crate) fn run() -> Result<()> {
     install_bpf_linker()?;
     show::progress(&format!(
         "setup is complete ({})",
-        show::seconds(start.elapsed())
+        show::duration(start.elapsed())
     ));
     Ok(())
 }

@@ -15,9 +15,15 @@ pub(crate) fn heading(text: &str) {
 
 /// A program's real output, indented.
 pub(crate) fn output(text: &str) {
-    for line in text.lines() {
-        println!("      {line}");
+    for line in text.trim_end().lines() {
+        println!("{}", format!("      {line}").trim_end());
     }
+}
+
+/// What a program that was waiting prints now.
+pub(crate) fn comes_back(text: &str) {
+    println!("    psql, which waited:");
+    output(text);
 }
 
 /// A command as its user would type it.
@@ -25,6 +31,14 @@ pub(crate) fn typed(line: &str) {
     println!(
         "    {}",
         paint(GREY, &format!("$ {line}"), stdout().is_terminal())
+    );
+}
+
+/// The same on another machine than the reader looks at.
+pub(crate) fn typed_at(place: &str, line: &str) {
+    println!(
+        "    {}",
+        paint(GREY, &format!("{place}$ {line}"), stdout().is_terminal())
     );
 }
 
@@ -44,8 +58,12 @@ pub(crate) fn failed(text: &str) {
 }
 
 /// A duration as a person reads it.
-pub(crate) fn seconds(elapsed: Duration) -> String {
-    format!("{:.1} s", elapsed.as_secs_f64())
+pub(crate) fn duration(elapsed: Duration) -> String {
+    if elapsed < Duration::from_secs(1) {
+        format!("{} ms", elapsed.as_millis())
+    } else {
+        format!("{:.1} s", elapsed.as_secs_f64())
+    }
 }
 
 fn paint(colour: &str, text: &str, terminal: bool) -> String {

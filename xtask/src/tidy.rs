@@ -159,7 +159,7 @@ fn core_is_no_std(root: &Path) -> Result<()> {
 }
 
 fn core_dependencies_are_pure() -> Result<()> {
-    let metadata = cargo::metadata()?;
+    let metadata = cargo::metadata(&[])?;
     let reached = closure(&metadata, "interceptor-core")?;
     let impure: Vec<&str> = NOT_IN_CORE
         .iter()

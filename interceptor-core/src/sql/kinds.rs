@@ -7,6 +7,7 @@ use pg_query::protobuf::{ObjectType, TransactionStmtKind, VariableSetKind};
 const DYNAMIC: &str = "it runs code whose text the gateway cannot see";
 const SERVER_FILES: &str = "it reads or writes files or programs on the server";
 const CODE: &str = "it defines code that runs later without the gateway seeing it";
+const REMOTE: &str = "it gives data of another server a name that the gateway does not know";
 const UNKNOWN: &str = "the gateway does not know this kind of statement";
 
 /// The kind's name in [`crate::command::KINDS`], and why the facts are incomplete if they are.
@@ -51,7 +52,7 @@ pub(super) fn kind(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         NodeEnum::CommentStmt(_) => "COMMENT",
         NodeEnum::SecLabelStmt(_) => "SECURITY LABEL",
         NodeEnum::ReassignOwnedStmt(_) => "REASSIGN OWNED",
-        NodeEnum::ImportForeignSchemaStmt(_) => "IMPORT",
+        NodeEnum::ImportForeignSchemaStmt(_) => return ("IMPORT", Some(REMOTE)),
         NodeEnum::GrantStmt(grant) if grant.is_grant => "GRANT",
         NodeEnum::GrantStmt(_) => "REVOKE",
         NodeEnum::GrantRoleStmt(grant) if grant.is_grant => "GRANT",
@@ -135,7 +136,7 @@ fn definition(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         | NodeEnum::AlterTsdictionaryStmt(_)
         | NodeEnum::AlterTsconfigurationStmt(_) => "ALTER OTHER",
         NodeEnum::ClusterStmt(_) => "CLUSTER",
-        NodeEnum::RuleStmt(_) => "CREATE RULE",
+        NodeEnum::RuleStmt(_) => return ("CREATE RULE", Some(CODE)),
         NodeEnum::ViewStmt(_) => "CREATE VIEW",
         NodeEnum::IndexStmt(_) => "CREATE INDEX",
         _ => return creation(node),
@@ -145,7 +146,8 @@ fn definition(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
 
 fn creation(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
     let kind = match node {
-        NodeEnum::CreateStmt(_) | NodeEnum::CreateForeignTableStmt(_) => "CREATE TABLE",
+        NodeEnum::CreateStmt(_) => "CREATE TABLE",
+        NodeEnum::CreateForeignTableStmt(_) => return ("CREATE TABLE", Some(REMOTE)),
         NodeEnum::CreateTableAsStmt(create) if create.objtype() == ObjectType::ObjectMatview => {
             "CREATE VIEW"
         }
@@ -155,7 +157,9 @@ fn creation(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         NodeEnum::CreateSchemaStmt(_) => "CREATE SCHEMA",
         NodeEnum::CreateSeqStmt(_) => "CREATE SEQUENCE",
         NodeEnum::CreateFunctionStmt(_) => return ("CREATE FUNCTION", Some(CODE)),
-        NodeEnum::CreateTrigStmt(_) | NodeEnum::CreateEventTrigStmt(_) => "CREATE TRIGGER",
+        NodeEnum::CreateTrigStmt(_) | NodeEnum::CreateEventTrigStmt(_) => {
+            return ("CREATE TRIGGER", Some(CODE));
+        }
         NodeEnum::CreateExtensionStmt(_) => "CREATE EXTENSION",
         NodeEnum::CreatePolicyStmt(_) => "CREATE POLICY",
         NodeEnum::CreatePublicationStmt(_) => "CREATE PUBLICATION",
@@ -164,6 +168,7 @@ fn creation(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         | NodeEnum::CreateRangeStmt(_)
         | NodeEnum::CompositeTypeStmt(_)
         | NodeEnum::CreateDomainStmt(_) => "CREATE TYPE",
+        // Operators, casts and their like call a function without its name in the statement.
         NodeEnum::DefineStmt(_)
         | NodeEnum::CreateCastStmt(_)
         | NodeEnum::CreateConversionStmt(_)
@@ -171,12 +176,11 @@ fn creation(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         | NodeEnum::CreateOpFamilyStmt(_)
         | NodeEnum::CreateTransformStmt(_)
         | NodeEnum::CreatePlangStmt(_)
-        | NodeEnum::CreateAmStmt(_)
-        | NodeEnum::CreateStatsStmt(_)
-        | NodeEnum::CreateFdwStmt(_)
+        | NodeEnum::CreateAmStmt(_) => return ("CREATE OTHER", Some(CODE)),
+        NodeEnum::CreateStatsStmt(_) | NodeEnum::CreateTableSpaceStmt(_) => "CREATE OTHER",
+        NodeEnum::CreateFdwStmt(_)
         | NodeEnum::CreateForeignServerStmt(_)
-        | NodeEnum::CreateUserMappingStmt(_)
-        | NodeEnum::CreateTableSpaceStmt(_) => "CREATE OTHER",
+        | NodeEnum::CreateUserMappingStmt(_) => return ("CREATE OTHER", Some(REMOTE)),
         _ => return ("OTHER", Some(UNKNOWN)),
     };
     (kind, None)

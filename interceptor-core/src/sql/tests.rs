@@ -290,3 +290,46 @@ fn a_syntax_error_has_the_servers_position() {
     assert_eq!(position("select (1"), 10);
     assert_eq!(position("select 'open"), 0);
 }
+
+#[test]
+fn a_text_that_would_fill_the_memory_is_refused() {
+    let text = std::format!("insert into t values {}(1)", "(1),".repeat(100_000));
+    assert!(matches!(analyze(&text), Err(AnalysisError::TooManyTokens)));
+    let text = std::format!("select '{}'", "a".repeat(10 << 20));
+    assert!(analyze(&text).is_ok());
+}
+
+#[test]
+fn code_that_hides_behind_an_operator_is_incomplete() {
+    for text in [
+        "create operator ### (rightarg = text, procedure = ts_stat)",
+        "create cast (text as word) with function ts_stat(text)",
+        "create aggregate total(text) (sfunc = textcat, stype = text)",
+        "create rule r as on insert to t do instead select email || '' from c",
+        "create trigger g before update on c for each row execute function tsvector_update_trigger(v, 'pg_catalog.simple', email)",
+        "create foreign table f (email text) server s options (table_name 'c')",
+        "import foreign schema public from server s into other",
+        "create server s foreign data wrapper w",
+    ] {
+        assert!(analyze(text).unwrap().facts.incomplete.is_some(), "{text}");
+    }
+}
+
+#[test]
+fn another_name_moves_all_columns() {
+    for text in [
+        "alter table c rename column email to harmless",
+        "alter table c rename to d",
+        "alter table c set schema other",
+        "alter view v rename column email to harmless",
+    ] {
+        assert!(analyze(text).unwrap().lineage.moved.star, "{text}");
+    }
+    for text in [
+        "alter table c add column x int",
+        "alter type t rename to u",
+        "alter role r rename to q",
+    ] {
+        assert!(!analyze(text).unwrap().lineage.moves(), "{text}");
+    }
+}

@@ -259,7 +259,8 @@ impl Pair {
                 self.requests += 1;
                 self.log
                     .push(format!("hold {} {:?}", request.text, request.parameters));
-                self.session.handle_hold_opened(self.requests);
+                self.session.handle_hold_numbered(self.requests);
+                self.session.handle_hold_opened();
             }
             Action::Withdraw => self.log.push("withdraw".into()),
         }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use interceptor_core::policy::CatalogAccess;
 use interceptor_core::session::postgres::catalog::{Catalog, CatalogColumn, CatalogRelation};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls, Row};
 
 use super::upstream;
 
@@ -168,8 +169,11 @@ fn password(path: &str) -> Result<Vec<u8>, CatalogError> {
     Ok(password)
 }
 
+/// A view's definition locks the tables behind it. Somebody who changes one of them keeps it locked
+/// for as long as they like, and may be the very session that this catalogue is for.
 const SETTINGS: &str = "SET search_path = pg_catalog; SET statement_timeout = '25s'; \
-     SET default_transaction_read_only = on";
+     SET lock_timeout = '1s'; SET default_transaction_read_only = on";
+const SHORT_LOCK: &str = "SET lock_timeout = '20ms'";
 
 /// User relations, and the system's that hold values of user columns.
 const RELATIONS: &str = "
@@ -188,12 +192,50 @@ const VIEWS: &str = "
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
 
+const VIEW_OIDS: &str = "
+    SELECT c.oid
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+
+const VIEW: &str = "SELECT pg_catalog.pg_get_viewdef($1::pg_catalog.oid)";
+
+/// Stands for a definition that is not known. It is no SQL, so that the view is masked whole.
+const UNKNOWN_VIEW: &str = "unknown";
+
 const PARENTS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits";
 
 /// Functions whose name means a built-in one and nothing else.
 const FUNCTIONS: &str = "
     SELECT proname FROM pg_catalog.pg_proc
      GROUP BY proname HAVING bool_and(pronamespace = 'pg_catalog'::pg_catalog.regnamespace)";
+
+fn is_locked(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// A view that went away meanwhile has no definition.
+fn shown(definition: Option<String>) -> String {
+    definition
+        .filter(|definition| !definition.is_empty())
+        .unwrap_or_else(|| UNKNOWN_VIEW.into())
+}
+
+/// Leaves out the views whose tables are locked.
+async fn views_one_by_one(client: &Client) -> Result<HashMap<u32, String>, CatalogError> {
+    client.batch_execute(SHORT_LOCK).await?;
+    let mut views = HashMap::new();
+    let statement = client.prepare(VIEW).await?;
+    for row in client.query(VIEW_OIDS, &[]).await? {
+        let oid: u32 = row.try_get(0)?;
+        let definition = match client.query_one(&statement, &[&oid]).await {
+            Err(error) if is_locked(&error) => None,
+            row => row?.try_get(0)?,
+        };
+        views.insert(oid, shown(definition));
+    }
+    Ok(views)
+}
 
 async fn query(client: &Client) -> Result<Catalog, CatalogError> {
     client.batch_execute(SETTINGS).await?;
@@ -223,12 +265,16 @@ async fn query(client: &Client) -> Result<Catalog, CatalogError> {
             });
         }
     }
-    let mut views: HashMap<u32, String> = HashMap::new();
-    for row in client.query(VIEWS, &[]).await? {
-        let definition: Option<String> = row.try_get(1)?;
-        // A view that went away meanwhile, or cannot be shown: nothing is known of its columns.
-        views.insert(row.try_get(0)?, definition.unwrap_or_default());
-    }
+    let mut views = match client.query(VIEWS, &[]).await {
+        Err(error) if is_locked(&error) => views_one_by_one(client).await?,
+        rows => {
+            let definition = |row: &Row| Ok((row.try_get(0)?, shown(row.try_get(1)?)));
+            rows?
+                .iter()
+                .map(definition)
+                .collect::<Result<_, CatalogError>>()?
+        }
+    };
     let mut parents: HashMap<u32, Vec<u32>> = HashMap::new();
     for row in client.query(PARENTS, &[]).await? {
         parents

@@ -316,6 +316,7 @@ impl Driver {
     /// log bear the same number.
     fn hold(&mut self, request: HoldRequest) {
         let number = self.shared.recorder.next_request_number();
+        self.session.handle_hold_numbered(number);
         let kind = Kind::Hold(events::Hold {
             request: number,
             command: request.command,
@@ -353,7 +354,7 @@ impl Driver {
         match held {
             Ok(held) => {
                 self.held = Some(held);
-                self.session.handle_hold_opened(number);
+                self.session.handle_hold_opened();
             }
             Err(error) => self.session.handle_hold_refused(&error.to_string()),
         }

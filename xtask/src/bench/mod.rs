@@ -75,7 +75,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let mut world = World::new("bench")?;
     if chosen.contains(&Path::Interceptor) {
         show::progress("building the gateway");
-        world.use_binary(&cargo::build_gateway(true)?);
+        world.use_binary(&cargo::build_gateway(cargo::Profile::Release)?);
     }
     show::progress(&format!("filling the database with {} rows", scale.rows));
     load::prepare(&world, scale.rows)?;

@@ -392,19 +392,6 @@ impl Session {
         .inspect(|()| self.after_copy())
     }
 
-    /// Drops the mark of a COPY's end that stands at the front.
-    fn after_copy(&mut self) {
-        while let Some(Expected::CopyEnd) = self.expected.front() {
-            self.expected.pop_front();
-        }
-        // Within a Query the mark stands behind it.
-        if let Some(Expected::Query(_)) = self.expected.front()
-            && let Some(Expected::CopyEnd) = self.expected.get(1)
-        {
-            self.expected.remove(1);
-        }
-    }
-
     fn ready(&mut self, body: &[u8]) -> Result<(), Stop> {
         let status = backend::ready_for_query(body)?;
         self.after_copy();

@@ -1,4 +1,5 @@
-//! COPY in both directions: what the server announces, and the rows that leave.
+//! The server's side of COPY: what it takes, and what it shows, which carries neither names nor
+//! object ids.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::Session;
 use super::backend::Stop;
-use super::catalog::CopyDoubt;
+use super::catalog::{CopyColumn, CopyDoubt};
 use super::copy::CopyMasker;
 use super::queue::Expected;
 use crate::policy::Target;
@@ -16,6 +17,19 @@ use crate::wire::postgres::backend::{self, CopyResponse, kind};
 use crate::wire::postgres::encode;
 
 impl Session {
+    /// Drops the mark of a COPY's end that stands at the front.
+    pub(super) fn after_copy(&mut self) {
+        while let Some(Expected::CopyEnd) = self.expected.front() {
+            self.expected.pop_front();
+        }
+        // Within a Query the mark stands behind it.
+        if let Some(Expected::Query(_)) = self.expected.front()
+            && let Some(Expected::CopyEnd) = self.expected.get(1)
+        {
+            self.expected.remove(1);
+        }
+    }
+
     pub(super) fn copy_in(&mut self, body: &[u8]) -> Result<(), Stop> {
         backend::copy_response(body)?;
         match self.expected.front_mut().and_then(Expected::running) {
@@ -107,11 +121,9 @@ impl Session {
                 String::from("COPY in this encoding cannot be masked: use UTF8"),
             )),
             (true, false) => {
-                plan.resize_with(response.columns.max(plan.len()), || {
-                    super::catalog::CopyColumn {
-                        type_oid: 0,
-                        mask: None,
-                    }
+                plan.resize_with(response.columns.max(plan.len()), || CopyColumn {
+                    type_oid: 0,
+                    mask: None,
                 });
                 if plan.len() != response.columns {
                     return Err(Stop::Unmaskable(String::from(

@@ -63,10 +63,17 @@ impl Session {
         });
     }
 
-    /// The request is recorded and open under this number: the client is told.
-    pub fn handle_hold_opened(&mut self, request: u64) {
-        let Some(held) = &mut self.held else { return };
-        held.request = Some(request);
+    /// The request has this number; its record is on the way.
+    pub fn handle_hold_numbered(&mut self, request: u64) {
+        if let Some(held) = &mut self.held {
+            held.request = Some(request);
+        }
+    }
+
+    /// The request is recorded and open: the client is told.
+    pub fn handle_hold_opened(&mut self) {
+        let Some(held) = &self.held else { return };
+        let request = number(held);
         let decision = &held.pending.judged.decision;
         let rule = decision
             .rule

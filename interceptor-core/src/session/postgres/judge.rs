@@ -435,7 +435,9 @@ pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
 fn analysis_error(error: AnalysisError) -> ErrorText {
     let (code, position) = match error {
         AnalysisError::Syntax { position, .. } => ("42601", position),
-        AnalysisError::TooDeep | AnalysisError::TooLong(_) => ("54001", 0),
+        AnalysisError::TooDeep | AnalysisError::TooManyTokens | AnalysisError::TooLong(_) => {
+            ("54001", 0)
+        }
     };
     let mut text = ErrorText::new(code, &error.to_string());
     text.position = position;

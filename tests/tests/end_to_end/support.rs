@@ -1,10 +1,5 @@
 //! What several test files share: a driver's connection, and the secrets of the sample database.
 
-#![allow(
-    dead_code,
-    reason = "each test file is a crate of its own and uses a part of this"
-)]
-
 use std::future::Future;
 use std::net::IpAddr;
 

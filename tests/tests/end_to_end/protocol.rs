@@ -1,16 +1,14 @@
 //! What passes the gateway is what would have passed without it.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{block_on, driver};
 use anyhow::Result;
 use interceptor_tests::policies::{OPEN, SHOP};
 use interceptor_tests::wire::{Wire, cancel, extended, query, sync};
 use interceptor_tests::world::{TARGET_V4, TARGET_V6, UNNAMED_V4};
 use interceptor_tests::{From, wait_until, with_gateway};
 use nix::sys::signal::Signal;
-use support::{block_on, driver};
 
 /// psql prints the same, byte for byte, with the gateway in between and without.
 #[test]

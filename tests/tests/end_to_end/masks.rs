@@ -1,13 +1,13 @@
 //! Nobody sees what a mask hides, whichever way they ask.
 
-mod support;
+use crate::support::{block_on, driver, hides_everything};
+use std::time::Duration;
 
 use anyhow::Result;
 use interceptor_tests::policies::SHOP;
 use interceptor_tests::wire::{Wire, bind, describe, execute, parse, sync};
 use interceptor_tests::world::TARGET_V4;
 use interceptor_tests::{From, with_gateway};
-use support::{block_on, driver, hides_everything};
 
 #[test]
 fn text_rows() -> Result<()> {
@@ -146,6 +146,11 @@ fn every_detour() -> Result<()> {
             "BEGIN; DECLARE d CURSOR FOR SELECT email FROM customers; FETCH ALL FROM d; COMMIT;",
             "PREPARE p AS SELECT ssn FROM customers; EXECUTE p;",
             "CREATE TEMP TABLE t AS SELECT email FROM customers; SELECT * FROM t;",
+            "CREATE OPERATOR @### (rightarg = text, procedure = ts_stat); SELECT @### 'SELECT to_tsvector(''simple'', email) FROM customers';",
+            "CREATE TABLE r (x text); CREATE RULE r AS ON INSERT TO r DO INSTEAD SELECT email || '' FROM customers; INSERT INTO r VALUES ('');",
+            "ALTER TABLE customers RENAME COLUMN email TO harmless; SELECT harmless FROM customers;",
+            "ALTER TABLE customers RENAME TO harmless; SELECT email FROM harmless;",
+            "CREATE SCHEMA s; ALTER TABLE customers SET SCHEMA s; SELECT email FROM s.customers;",
             "CREATE TEMP VIEW v AS SELECT ssn AS x FROM customers; SELECT * FROM v;",
             "SELECT email INTO TEMP t FROM customers; SELECT * FROM t;",
             "DO $$ BEGIN RAISE NOTICE '%', (SELECT email FROM customers WHERE id = 1); END $$;",
@@ -154,6 +159,26 @@ fn every_detour() -> Result<()> {
             let seen = format!("{}{}", finished.stdout, finished.stderr);
             hides_everything(world, &seen).map_err(|error| error.context(script))?;
         }
+        Ok(())
+    })
+}
+
+/// The view `contacts` cannot be read while its table is locked, and the one that keeps it locked
+/// is the session that waits for the catalogue.
+#[test]
+fn a_session_does_not_wait_for_its_own_lock() -> Result<()> {
+    with_gateway("mask-lock", SHOP, |world, _| {
+        let psql = world.psql(From::Client).bare();
+        let finished = psql.script(
+            "BEGIN; ALTER TABLE customers ADD COLUMN born date; SELECT id, born, email FROM customers WHERE id = 1;
+             SELECT email FROM contacts WHERE id = 1; COMMIT; SELECT id, born, email FROM customers WHERE id = 1;",
+        )?;
+        assert!(
+            finished.elapsed < Duration::from_secs(10),
+            "{:?}",
+            finished.elapsed
+        );
+        assert_eq!(finished.success()?, "1||****\n****\n1||****\n");
         Ok(())
     })
 }

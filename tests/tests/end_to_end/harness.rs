@@ -1,12 +1,14 @@
 //! The harness proves itself, without a gateway: what the other tests rest on.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 use interceptor_tests::wire::Wire;
-use interceptor_tests::world::{TARGET_V4, TARGET_V6, UNNAMED_V4, exists};
-use interceptor_tests::{From, World, process, with_world};
+use interceptor_tests::world::{TARGET_V4, TARGET_V6, UNNAMED_V4, traces};
+use interceptor_tests::{From, World, process, wait_until, with_world};
+use nix::sys::signal::Signal;
 
 #[test]
 fn routes_clients_to_a_real_server() -> Result<()> {
@@ -76,11 +78,63 @@ fn sweeps_away_what_a_killed_run_left() -> Result<()> {
     // As a killed run would: nothing is cleaned up in order.
     interceptor_tests::world::sweep("sweep")?;
     assert!(sleeper.has_ended()?, "a local client outlived the sweep");
-    assert!(!exists("sweep") && !cgroup.exists());
+    assert_eq!(traces("sweep")?, Vec::<String>::new());
+    assert!(!cgroup.exists());
     let names = Command::new("ip").args(["netns", "list"]).output()?;
     assert!(!String::from_utf8_lossy(&names.stdout).contains("icpt-sweep-"));
     drop(world);
     Ok(())
+}
+
+/// The name of the world that [`builds_a_world`] builds.
+const NAME: &str = "INTERCEPTOR_TEST_WORLD";
+
+#[test]
+fn builds_a_world() -> Result<()> {
+    let name = std::env::var(NAME).unwrap_or_else(|_| "built".to_owned());
+    with_world(&name, |_| Ok(()))
+}
+
+#[test]
+fn sweeps_away_what_was_killed_half_built() -> Result<()> {
+    let mut builder = Command::new(std::env::current_exe()?);
+    builder
+        .args(["--exact", "harness::builds_a_world"])
+        .env(NAME, "half-built");
+    let builder = interceptor_tests::Running::spawn(builder, "")?;
+    let mut workers = Vec::new();
+    wait_until(
+        "others work for the builder",
+        Duration::from_secs(60),
+        || {
+            workers = cgroups_of("/interceptor-tests/half-built/")?;
+            Ok(!workers.is_empty())
+        },
+    )?;
+    for cgroup in workers {
+        assert_eq!(cgroup, "0::/icpt-half-built-outside", "no sweep finds it");
+    }
+    builder.signal(Signal::SIGKILL)?;
+    builder.wait(Duration::from_secs(90))?.failure()?;
+    interceptor_tests::world::sweep("half-built")?;
+    assert_eq!(traces("half-built")?, Vec::<String>::new());
+    Ok(())
+}
+
+/// The cgroups of all processes with this text in their command lines.
+fn cgroups_of(text: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let process = entry?.path();
+        // Some are gone by now, and some entries are no processes.
+        let command = fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        let cgroups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        let unified = cgroups.lines().find(|line| line.starts_with("0::"));
+        if let (true, Some(cgroup)) = (command.contains(text), unified) {
+            found.push(cgroup.to_owned());
+        }
+    }
+    Ok(found)
 }
 
 #[test]

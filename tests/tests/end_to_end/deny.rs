@@ -1,13 +1,11 @@
 //! A refused command: a clear error, a session that goes on, and a target that saw nothing.
 
-mod support;
-
+use crate::support::{block_on, driver};
 use anyhow::Result;
 use interceptor_tests::policies::SHOP;
 use interceptor_tests::wire::{Reply, Wire, extended, sync};
 use interceptor_tests::world::TARGET_V4;
 use interceptor_tests::{From, with_gateway};
-use support::{block_on, driver};
 use tokio_postgres::error::SqlState;
 
 fn error(replies: &[Reply]) -> Option<&Reply> {

@@ -1,16 +1,14 @@
 //! A held command: it waits for a person, ends in one way only, and reaches the target in one.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{block_on, driver};
 use anyhow::Result;
 use interceptor_tests::policies::SHOP;
 use interceptor_tests::wire::{Wire, cancel, extended, query, sync};
 use interceptor_tests::world::TARGET_V4;
 use interceptor_tests::{From, Gateway, World, wait_until, with_gateway};
 use nix::sys::signal::Signal;
-use support::{block_on, driver};
 use tokio_postgres::types::ToSql;
 
 const LIMIT: Duration = Duration::from_secs(10);

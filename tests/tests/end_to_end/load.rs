@@ -1,7 +1,5 @@
 //! Many, large and slow: the gateway holds little, and nobody waits for somebody else.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use anyhow::Result;

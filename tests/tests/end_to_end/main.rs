@@ -1,0 +1,13 @@
+//! End to end: real clients, real servers, a real gateway, each test in a world of its own.
+//!
+//! It is one program, so that a test that mostly waits does so beside all the others.
+
+mod deny;
+mod harness;
+mod hold;
+mod hostile;
+mod lifecycle;
+mod load;
+mod masks;
+mod protocol;
+mod support;
