@@ -30,6 +30,7 @@ pub(super) fn kind(node: &NodeEnum) -> (&'static str, Option<&'static str>) {
         NodeEnum::LoadStmt(_) => return ("LOAD", Some(SERVER_FILES)),
         NodeEnum::TransactionStmt(statement) => return transaction(statement.kind()),
         NodeEnum::VariableSetStmt(statement) => set(statement),
+        NodeEnum::ConstraintsSetStmt(_) => "SET",
         NodeEnum::VariableShowStmt(_) => "SHOW",
         NodeEnum::DiscardStmt(_) => "DISCARD",
         NodeEnum::PrepareStmt(_) => "PREPARE",

@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{Node, SelectStmt, SetOperation};
+use pg_query::protobuf::{Node, ObjectType, SelectStmt, SetOperation};
 
 use collect::Collector;
 pub use collect::References;
@@ -417,10 +417,18 @@ fn is_column(target: &Node) -> bool {
 }
 
 fn dropped(drop: &pg_query::protobuf::DropStmt) -> Vec<crate::command::Relation> {
+    let of_relation = matches!(
+        drop.remove_type(),
+        ObjectType::ObjectTrigger | ObjectType::ObjectRule | ObjectType::ObjectPolicy
+    );
     let mut relations = Vec::new();
     for object in &drop.objects {
         if let Some(NodeEnum::List(list)) = &object.node {
-            let parts: Vec<String> = list.items.iter().filter_map(copy::string).collect();
+            let mut parts: Vec<String> = list.items.iter().filter_map(copy::string).collect();
+            // `trigger ON relation`: the relation changes, and its name comes first.
+            if of_relation {
+                parts.pop();
+            }
             relations.extend(collect::relation(&parts));
         }
     }
