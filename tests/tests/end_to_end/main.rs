@@ -3,6 +3,7 @@
 //! It is one program, so that a test that mostly waits does so beside all the others.
 
 mod deny;
+mod detours;
 mod harness;
 mod hold;
 mod hostile;
