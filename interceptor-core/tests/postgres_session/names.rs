@@ -324,3 +324,39 @@ fn reuse_of_names_is_no_reason_to_refuse() {
     pair.client(&[bind("", "s"), execute_some("", 1), sync()].concat());
     assert_eq!(kinds(&pair.to_server), "BES");
 }
+
+/// A role can be set without a command.
+#[test]
+fn a_role_in_the_startup_packet_is_judged_as_set_role() {
+    let rule = r#"
+---
+kind: Rule
+name: own-role
+spec:
+  match: {statements: [SET ROLE]}
+  then: {deny: "keep your role"}
+"#;
+    let policy = format!("{RULES}{rule}");
+    for parameters in [
+        ["role", "admin"],
+        ["ROLE", "admin"],
+        ["options", "-c role=admin"],
+        ["options", "--session-authorization=admin"],
+    ] {
+        let mut pair = Pair::new(&policy);
+        pair.client(&startup_with(&parameters));
+        assert!(pair.session.is_closed(), "{parameters:?}");
+        assert!(pair.to_server.is_empty());
+        pair.shows("own-role");
+
+        let mut pair = Pair::new(RULES);
+        pair.withhold = true;
+        pair.client(&startup_with(&parameters));
+        assert!(pair.to_server.is_empty(), "recorded first");
+        pair.confirm();
+        assert!(holds(&pair.to_server, "admin"), "{parameters:?}");
+    }
+    let mut pair = Pair::new(&policy);
+    pair.client(&startup_with(&["search_path", "public"]));
+    assert!(!pair.session.is_closed());
+}

@@ -30,14 +30,13 @@ pub(crate) fn ssl_request() -> Vec<u8> {
 }
 
 pub(crate) fn startup() -> Vec<u8> {
-    let mut body = strings(&[
-        "user",
-        "app",
-        "database",
-        "shop",
-        "application_name",
-        "test",
-    ]);
+    startup_with(&["application_name", "test"])
+}
+
+/// A startup packet with further parameters: name, value, name, value.
+pub(crate) fn startup_with(parameters: &[&str]) -> Vec<u8> {
+    let mut body = strings(&["user", "app", "database", "shop"]);
+    body.extend(strings(parameters));
     body.push(0);
     packet(3 << 16, &body)
 }

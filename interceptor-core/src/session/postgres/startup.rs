@@ -2,12 +2,16 @@
 //! says it is, and the credentials, which are relayed and never kept.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Buf;
 
-use super::{AUTHENTICATION_BYTES_MAX, Action, Phase, Session};
+use super::{AUTHENTICATION_BYTES_MAX, Action, Phase, Session, judge};
 use crate::audit::event::{self, Kind};
+use crate::command::Facts;
+use crate::policy::Outcome;
+use crate::sql::Analysis;
 use crate::wire::postgres::backend::{self, Authentication};
 use crate::wire::postgres::encode::ErrorText;
 use crate::wire::postgres::frame::{self, FrameError};
@@ -93,8 +97,37 @@ impl Session {
             );
             return self.close_with("the client asked for replication", false, &error);
         }
+        if startup.sets_role && !self.may_set_role() {
+            return;
+        }
         self.phase = Phase::Connecting;
         self.actions.push_back(Action::Connect);
+    }
+
+    /// A role set at the start is judged as `SET ROLE` is. Nobody can be asked yet, so that a hold
+    /// is a refusal here.
+    fn may_set_role(&mut self) -> bool {
+        let facts = Facts {
+            kinds: alloc::vec!["SET ROLE"],
+            ..Facts::default()
+        };
+        let analysis = Arc::new(Analysis {
+            facts,
+            ..Analysis::default()
+        });
+        let mut judged = self.judge(&analysis);
+        let allowed = judged.decision.outcome == Outcome::Allow;
+        if !allowed {
+            judged.decision.outcome = Outcome::Deny;
+        }
+        let text = b"SET ROLE in the startup packet";
+        let event = self.command_event(&judged, text, judge::digest(&[&self.startup_packet]), 0);
+        self.record_before(Kind::Command(event));
+        if !allowed {
+            let error = judge::refusal(&judged.decision);
+            self.close_with("the client may not set a role", false, &error);
+        }
+        allowed
     }
 
     fn record_identity(&mut self, error_code: &str) {

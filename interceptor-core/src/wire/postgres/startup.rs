@@ -47,6 +47,8 @@ pub struct Startup {
     pub application: String,
     /// `replication` is present and not `false`.
     pub replication: bool,
+    /// A parameter sets the role that the session acts as.
+    pub sets_role: bool,
 }
 
 /// Why a first packet was refused.
@@ -141,7 +143,7 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
             b"database" => set(&mut database, "database", value)?,
             b"application_name" => set(&mut application, "application_name", value)?,
             b"replication" => set(&mut replication, "replication", value)?,
-            _ => {}
+            _ => startup.sets_role |= sets_role(name, value),
         }
     }
     reader.finish()?;
@@ -155,6 +157,22 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
     let off = ["false", "off", "no", "0"];
     startup.replication = replication.is_some_and(|value: String| !off.contains(&value.as_str()));
     Ok(startup)
+}
+
+/// A setting of the role, by itself or among the server's command-line options, whose syntax has
+/// many ways to say it (`-c role=x`, `--role=x`): the word is enough.
+fn sets_role(name: &[u8], value: &[u8]) -> bool {
+    let is_role = |text: &[u8]| {
+        let text = text.to_ascii_lowercase();
+        [
+            &b"role"[..],
+            b"session_authorization",
+            b"session-authorization",
+        ]
+        .iter()
+        .any(|word| text.windows(word.len()).any(|part| part == *word))
+    };
+    is_role(name) || (name.eq_ignore_ascii_case(b"options") && is_role(value))
 }
 
 fn set(slot: &mut Option<String>, name: &'static str, value: &[u8]) -> Result<(), StartupError> {
