@@ -63,6 +63,63 @@ fn approved_it_goes_on() -> Result<()> {
     })
 }
 
+/// Whoever approves must not take the start of a command for the whole of it.
+#[test]
+fn what_is_not_shown_is_said() -> Result<()> {
+    with_gateway("hold-long", SHOP, |world, gateway| {
+        let shown = |number: u64| -> Result<String> {
+            gateway
+                .cli(&["approvals", "show", &number.to_string()])?
+                .success()
+        };
+        let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
+        wire.log_in()?;
+        let spaces = " ".repeat(1 << 20);
+        wire.send(&query(&format!(
+            "DELETE FROM customers WHERE id = 1{spaces}OR true"
+        )))?;
+        let number = gateway.held_request()?;
+        let text = shown(number)?;
+        // 34 characters before the spaces and 7 after them, of which 65,536 are shown.
+        assert!(
+            text.contains("… (983081 more bytes are not shown)"),
+            "{}",
+            text.get(text.len().saturating_sub(200)..).unwrap_or(&text)
+        );
+        // A reason is read in the client's terminal.
+        let number = number.to_string();
+        let error = gateway
+            .cli(&["approvals", "deny", &number, "--reason", "no\u{1b}[2J"])?
+            .failure()?;
+        assert!(error.contains("control characters"), "{error}");
+        gateway
+            .cli(&["approvals", "deny", &number, "--reason", "no"])?
+            .success()?;
+        wire.until(b'Z')?;
+
+        block_on(async {
+            let client = driver(world, TARGET_V4, "alice").await?;
+            let name = format!("{}!", "é".repeat(300));
+            let parameters: [&(dyn ToSql + Sync); 1] = [&name];
+            let delete = client.execute("DELETE FROM customers WHERE name = $1", &parameters);
+            let approver = async {
+                let number = tokio::task::block_in_place(|| gateway.held_request())?;
+                let text = tokio::task::block_in_place(|| shown(number))?;
+                assert!(text.contains("601 bytes in binary"), "{text}");
+                assert!(text.contains("…"), "{text}");
+                tokio::task::block_in_place(|| {
+                    gateway.cli(&["approvals", "deny", &number.to_string()])
+                })?
+                .success()
+            };
+            let (deleted, approved) = tokio::join!(delete, approver);
+            approved?;
+            assert!(deleted.is_err());
+            Ok(())
+        })
+    })
+}
+
 #[test]
 fn denied_it_is_refused_with_the_reason() -> Result<()> {
     with_gateway("hold-deny", SHOP, |world, gateway| {

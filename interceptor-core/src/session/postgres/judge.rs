@@ -373,7 +373,13 @@ impl Session {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        self.masked_text(text.get(..end).unwrap_or_default())
+        let mut shown = self.masked_text(text.get(..end).unwrap_or_default());
+        let left_out = text.len().saturating_sub(end);
+        if left_out > 0 {
+            // Who reads it must not take the start for the whole: it may end in something else.
+            shown.push_str(&format!(" … ({left_out} more bytes are not shown)"));
+        }
+        shown
     }
 
     /// A text with the target's pattern masks applied.
