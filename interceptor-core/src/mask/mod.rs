@@ -127,7 +127,9 @@ impl Masks {
         method.apply(&self.hash_key, cell, out);
     }
 
-    fn method(&self, schema: Option<&str>, table: &str, column: &str) -> Option<Method> {
+    /// As [`Self::column`], for a table as a statement names it: without a schema, a table of that
+    /// name in any.
+    pub fn method(&self, schema: Option<&str>, table: &str, column: &str) -> Option<Method> {
         self.on_table(schema, table)
             .filter(|mask| mask.column.matches_identifier(column, Doubt::Matches))
             .map(|mask| mask.method)

@@ -13,10 +13,26 @@ use crate::command::Relation;
 pub struct References {
     /// Last names of the columns referred to, outside the arguments of `count`.
     pub columns: Vec<Box<str>>,
+    /// Those of them that stand behind a qualifier, with it. `row.f` may also call the function `f`
+    /// on the row.
+    pub qualified: Vec<(Box<str>, Box<str>)>,
+    /// It is a column as it is, and nothing is computed from it.
+    pub plain: bool,
     /// A `*` is in it.
     pub star: bool,
     /// Functions called, schema-qualified where the text is.
     pub functions: Vec<String>,
+}
+
+impl References {
+    fn add(&mut self, column: &str, qualified: Option<(Box<str>, Box<str>)>) {
+        if !self.columns.iter().any(|known| **known == *column) {
+            self.columns.push(column.into());
+        }
+        if let Some(pair) = qualified.filter(|pair| !self.qualified.contains(pair)) {
+            self.qualified.push(pair);
+        }
+    }
 }
 
 /// Gathers while the tree is walked.
@@ -31,6 +47,8 @@ pub(super) struct Collector {
     pub(super) destinations: Vec<Box<str>>,
     /// Names by which a whole row can be referred to: relations and their aliases.
     pub(super) row_names: Vec<Box<str>>,
+    pub(super) qualifiers: Vec<(Box<str>, Box<str>)>,
+    pub(super) common: Vec<Box<str>>,
     /// Data-modifying statements found anywhere, as kinds.
     pub(super) kinds: Vec<&'static str>,
     pub(super) unfiltered: bool,
@@ -39,8 +57,10 @@ pub(super) struct Collector {
     copy_reads: bool,
     schema: Option<Box<str>>,
     name: Box<str>,
+    alias: Option<Box<str>>,
     functions_open: Vec<String>,
-    column: Option<Box<str>>,
+    /// The parts of the column's name that is being read.
+    column: Vec<Box<str>>,
     filters_open: Vec<bool>,
 }
 
@@ -113,6 +133,11 @@ impl Collector {
                 || (self.copy_reads && (step.node, step.field) == ("CopyStmt", "relation"))
         });
         self.row_names.push(relation.name.clone());
+        self.qualifiers
+            .push((relation.name.clone(), relation.name.clone()));
+        if let Some(alias) = self.alias.take() {
+            self.qualifiers.push((alias, relation.name.clone()));
+        }
         let list = if read {
             &mut self.reads
         } else {
@@ -124,15 +149,15 @@ impl Collector {
     }
 
     fn column_ends(&mut self, path: &[Step]) {
-        let Some(column) = self.column.take().filter(|_| !self.counted()) else {
+        let mut parts = core::mem::take(&mut self.column);
+        let Some(column) = parts.pop().filter(|_| !self.counted()) else {
             return;
         };
-        if moves(path) && !self.moved.columns.contains(&column) {
-            self.moved.columns.push(column.clone());
+        let qualified = parts.pop().map(|qualifier| (qualifier, column.clone()));
+        if moves(path) {
+            self.moved.add(&column, qualified.clone());
         }
-        if !self.references.columns.contains(&column) {
-            self.references.columns.push(column);
-        }
+        self.references.add(&column, qualified);
     }
 
     fn function_ends(&mut self) {
@@ -151,6 +176,12 @@ impl Collector {
             .any(|function| function == "count" || function == "pg_catalog.count")
     }
 
+    /// A name for a row of one of the relations, whichever.
+    fn any_row(&mut self, name: &str) {
+        self.row_names.push(name.into());
+        self.qualifiers.push((name.into(), "".into()));
+    }
+
     fn kind(&mut self, kind: &'static str) {
         if !self.kinds.contains(&kind) {
             self.kinds.push(kind);
@@ -161,9 +192,11 @@ impl Collector {
 impl Visitor for Collector {
     fn enter(&mut self, path: &[Step], node: &'static str) {
         match node {
-            "RangeVar" => self.schema = None,
+            "RangeVar" => (self.schema, self.alias) = (None, None),
             "FuncCall" => self.functions_open.push(String::new()),
-            "ColumnRef" => self.column = None,
+            "ColumnRef" => self.column.clear(),
+            // RETURNING can speak of the rows before and after the change.
+            "ReturningClause" => ["old", "new"].into_iter().for_each(|row| self.any_row(row)),
             "AStar" if !self.counted() => {
                 self.references.star = true;
                 self.moved.star |= moves(path);
@@ -196,10 +229,21 @@ impl Visitor for Collector {
         match (last.node, last.field) {
             ("RangeVar", "schemaname") if !value.is_empty() => self.schema = Some(value.into()),
             ("RangeVar", "relname") => self.name = value.into(),
-            ("Alias", "aliasname") => self.row_names.push(value.into()),
+            ("Alias", "aliasname") => {
+                self.row_names.push(value.into());
+                match before.last().map(|step| step.node) {
+                    Some("RangeVar") => self.alias = Some(value.into()),
+                    Some("JoinExpr") => self.any_row(value),
+                    _ => {}
+                }
+            }
             ("Alias", _) => {}
+            ("ReturningOption", "value") => self.any_row(value),
             ("ResTarget", "name") if sets_column(before) => self.destinations.push(value.into()),
-            ("CommonTableExpr", "ctename") => self.row_names.push(value.into()),
+            ("CommonTableExpr", "ctename") => {
+                self.row_names.push(value.into());
+                self.common.push(value.into());
+            }
             ("String", "sval") => match before.last().map(|step| (step.node, step.field)) {
                 Some(("FuncCall", "funcname")) => {
                     if let Some(function) = self.functions_open.last_mut() {
@@ -209,7 +253,7 @@ impl Visitor for Collector {
                         function.push_str(value);
                     }
                 }
-                Some(("ColumnRef", "fields")) => self.column = Some(value.into()),
+                Some(("ColumnRef", "fields")) => self.column.push(value.into()),
                 Some(("Alias", "colnames")) => self.derived_from = true,
                 _ => {}
             },

@@ -37,6 +37,8 @@ pub struct CopyFormat {
     pub escape: u8,
     /// The first line holds names.
     pub header: bool,
+    /// The encoding of the stream, in lower case, where it is not that of the session.
+    pub encoding: Option<String>,
 }
 
 /// A COPY TO STDOUT.
@@ -93,6 +95,7 @@ fn format(options: &[Node]) -> Result<CopyFormat, AnalysisError> {
         quote: b'"',
         escape: b'"',
         header: false,
+        encoding: None,
     };
     let mut escape = None;
     for option in options() {
@@ -101,6 +104,7 @@ fn format(options: &[Node]) -> Result<CopyFormat, AnalysisError> {
             "null" => format.null = value(option).into_bytes(),
             "quote" => format.quote = byte(option)?,
             "escape" => escape = Some(byte(option)?),
+            "encoding" => format.encoding = Some(value(option).to_ascii_lowercase()),
             "header" => format.header = !is_false(option.arg.as_deref()),
             _ => {}
         }

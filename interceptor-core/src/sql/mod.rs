@@ -31,7 +31,7 @@ pub const TEXT_BYTES_MAX: usize = 16 << 20;
 pub const TOKENS_MAX: usize = 250_000;
 
 /// A statement that is kept under a name to be run later: by PREPARE or DECLARE CURSOR.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Body {
     /// What it does when it runs.
     pub facts: Facts,
@@ -40,7 +40,7 @@ pub struct Body {
 }
 
 /// What the columns of a result are made of, as far as the text shows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
     /// Each output column's own references; `None` where columns cannot be told apart by position.
     pub columns: Option<Vec<References>>,
@@ -50,6 +50,11 @@ pub struct Lineage {
     pub derived: bool,
     /// Names by which a whole row can be referred to.
     pub row_names: Vec<Box<str>>,
+    /// What a qualifier before a column stands for: a relation's name behind its alias; nothing
+    /// where it may be any relation of the statement.
+    pub qualifiers: Vec<(Box<str>, Box<str>)>,
+    /// Names of common table expressions.
+    pub common: Vec<Box<str>>,
     /// What is shown is a plan or a status, not rows of a table.
     pub no_rows: bool,
     /// Rows come from a statement that was not seen.
@@ -61,6 +66,22 @@ pub struct Lineage {
 }
 
 impl Lineage {
+    /// Output column `index` is computed from columns; with `functions`, or from functions.
+    pub fn depends(&self, index: usize, functions: bool) -> bool {
+        let own = self.columns.as_ref().and_then(|columns| columns.get(index));
+        let depends = |references: &References| {
+            references.star
+                || !references.columns.is_empty()
+                || (functions && !references.functions.is_empty())
+        };
+        !self.no_rows
+            && match own {
+                Some(own) if !depends(own) => false,
+                Some(own) if !self.derived => depends(own),
+                _ => depends(&self.whole),
+            }
+    }
+
     /// Values may leave their columns for a place that the masks do not know.
     pub fn moves(&self) -> bool {
         self.moved.star || !self.moved.columns.is_empty()
@@ -68,7 +89,7 @@ impl Lineage {
 }
 
 /// All that the session needs to know of one text.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Analysis {
     /// What it does.
     pub facts: Facts,
@@ -76,8 +97,10 @@ pub struct Analysis {
     pub sensitive: bool,
     /// What its results are made of.
     pub lineage: Lineage,
-    /// A COPY TO STDOUT.
-    pub copy_out: Option<CopyOut>,
+    /// Every COPY TO STDOUT in it, in order.
+    pub copies_out: Vec<CopyOut>,
+    /// It is one statement, so that there is one result at most.
+    pub single: bool,
     /// A COPY FROM STDIN is in it.
     pub copies_in: bool,
     /// Statements kept under a name: PREPARE.
@@ -99,7 +122,9 @@ pub enum Forgotten {
     Statement(String),
     /// Every prepared statement: DEALLOCATE ALL, DISCARD.
     Statements,
-    /// Every portal: DECLARE, CLOSE, DISCARD.
+    /// One portal: DECLARE, CLOSE.
+    Portal(String),
+    /// Every portal: CLOSE ALL, DISCARD.
     Portals,
 }
 
@@ -144,15 +169,21 @@ pub fn analyze(text: &str) -> Result<Analysis, AnalysisError> {
     })?;
     let mut analysis = Analysis::default();
     let statements = &tree.protobuf.stmts;
+    // A status or a plan in one result says nothing of the others.
+    let mut no_rows = true;
     for statement in statements {
         if let Some(node) = statement.stmt.as_ref().and_then(|node| node.node.as_ref()) {
+            analysis.lineage.no_rows = false;
             top_level(node, &mut analysis)?;
+            no_rows &= analysis.lineage.no_rows;
         }
     }
+    analysis.lineage.no_rows = no_rows;
     if statements.is_empty() {
         analysis.facts.kinds.push("EMPTY");
     }
-    if statements.len() != 1 {
+    analysis.single = statements.len() == 1;
+    if !analysis.single {
         // Positions of columns are told apart only where there is one result.
         analysis.lineage.columns = None;
     }
@@ -189,8 +220,10 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
         NodeEnum::DeclareCursorStmt(declare) => {
             let body = Arc::new(body(declare.query.as_deref())?);
             absorb(&mut analysis.facts, &body.facts);
+            analysis
+                .forgets
+                .push(Forgotten::Portal(declare.portalname.clone()));
             analysis.declares.push((declare.portalname.clone(), body));
-            analysis.forgets.push(Forgotten::Portals);
         }
         NodeEnum::ExecuteStmt(execute) => analysis.executes.push(execute.name.clone()),
         NodeEnum::CreateTableAsStmt(create) => {
@@ -210,12 +243,20 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
         NodeEnum::DiscardStmt(_) => analysis
             .forgets
             .extend([Forgotten::Statements, Forgotten::Portals]),
-        NodeEnum::ClosePortalStmt(_) => analysis.forgets.push(Forgotten::Portals),
+        // CLOSE ALL names none.
+        NodeEnum::ClosePortalStmt(close) if close.portalname.is_empty() => {
+            analysis.forgets.push(Forgotten::Portals);
+        }
+        NodeEnum::ClosePortalStmt(close) => {
+            analysis
+                .forgets
+                .push(Forgotten::Portal(close.portalname.clone()));
+        }
         NodeEnum::CopyStmt(statement) => {
             let stream = !statement.is_program && statement.filename.is_empty();
             analysis.copies_in |= stream && statement.is_from;
             if stream && !statement.is_from {
-                analysis.copy_out = Some(copy::copy_out(statement)?);
+                analysis.copies_out.push(copy::copy_out(statement)?);
             }
         }
         _ => {}
@@ -223,6 +264,8 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
     let body = statement(node)?;
     absorb(&mut analysis.facts, &body.facts);
     analysis.sensitive |= is_sensitive(&body.facts);
+    analysis.lineage.no_rows = body.lineage.no_rows;
+    analysis.lineage.columns.clone_from(&body.lineage.columns);
     merge_lineage(&mut analysis.lineage, body.lineage);
     Ok(())
 }
@@ -242,7 +285,11 @@ fn explained(
         &mut analysis.facts,
         if runs { "EXPLAIN ANALYZE" } else { "EXPLAIN" },
     );
-    if let Some(NodeEnum::ExecuteStmt(execute)) = inner(explain.query.as_deref()) {
+    let execute = match inner(explain.query.as_deref()) {
+        Some(NodeEnum::CreateTableAsStmt(create)) => inner(create.query.as_deref()),
+        other => other,
+    };
+    if let Some(NodeEnum::ExecuteStmt(execute)) = execute {
         analysis.executes.push(execute.name.clone());
     }
     let body = body(explain.query.as_deref())?;
@@ -255,6 +302,7 @@ fn explained(
         facts.reads.append(&mut facts.writes);
         absorb(&mut analysis.facts, &facts);
     }
+    merge_lineage(&mut analysis.lineage, body.lineage);
     analysis.lineage.no_rows = true;
     Ok(())
 }
@@ -320,6 +368,8 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
         whole: collector.references,
         derived: collector.derived_from,
         row_names: collector.row_names,
+        qualifiers: collector.qualifiers,
+        common: collector.common,
         no_rows: matches!(node, NodeEnum::VariableShowStmt(_)),
         opaque: false,
         moved,
@@ -346,7 +396,8 @@ fn output_columns(select: &SelectStmt) -> Result<Option<Vec<References>>, Analys
     for target in &select.target_list {
         let mut collector = Collector::default();
         walk::walk(target, &mut collector).map_err(|_| AnalysisError::TooDeep)?;
-        let references = collector.references;
+        let mut references = collector.references;
+        references.plain = is_column(target);
         // A `*` of its own stands for any number of columns; so does `row.*`.
         if references.star || !collector.reads.is_empty() {
             return Ok(None);
@@ -354,6 +405,15 @@ fn output_columns(select: &SelectStmt) -> Result<Option<Vec<References>>, Analys
         columns.push(references);
     }
     Ok(Some(columns))
+}
+
+fn is_column(target: &Node) -> bool {
+    match &target.node {
+        Some(NodeEnum::ResTarget(target)) => {
+            matches!(inner(target.val.as_deref()), Some(NodeEnum::ColumnRef(_)))
+        }
+        _ => false,
+    }
 }
 
 fn dropped(drop: &pg_query::protobuf::DropStmt) -> Vec<crate::command::Relation> {
@@ -397,17 +457,20 @@ pub fn absorb(facts: &mut Facts, other: &Facts) {
     facts.incomplete = facts.incomplete.or(other.incomplete);
 }
 
-/// Joins the lineage of one more statement, keeping positions only for the first.
+/// Joins the lineage of one more statement, except for what is true of a result of its own:
+/// positions of columns, and whether there are rows.
 pub fn merge_lineage(lineage: &mut Lineage, other: Lineage) {
-    lineage.columns = other.columns;
     lineage.whole.columns.extend(other.whole.columns);
+    lineage.whole.qualified.extend(other.whole.qualified);
     lineage.whole.functions.extend(other.whole.functions);
     lineage.whole.star |= other.whole.star;
     lineage.row_names.extend(other.row_names);
+    lineage.qualifiers.extend(other.qualifiers);
+    lineage.common.extend(other.common);
     lineage.derived |= other.derived;
-    lineage.no_rows |= other.no_rows;
     lineage.opaque |= other.opaque;
     lineage.moved.columns.extend(other.moved.columns);
+    lineage.moved.qualified.extend(other.moved.qualified);
     lineage.moved.star |= other.moved.star;
     lineage.destinations.extend(other.destinations);
 }

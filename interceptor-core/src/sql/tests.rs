@@ -187,14 +187,14 @@ fn a_schema_named_count_hides_nothing() {
 fn copy_options_are_read() {
     let copy = analyze("copy s.t (a, b) to stdout with (format csv, delimiter ';', header)")
         .unwrap()
-        .copy_out
-        .unwrap();
+        .copies_out
+        .remove(0);
     assert!(copy.format.csv && copy.format.header && copy.format.delimiter == b';');
     assert!(matches!(copy.source, CopySource::Relation(_, columns) if columns.len() == 2));
     let copy = analyze("copy t to stdout null 'x' csv quote ''''")
         .unwrap()
-        .copy_out
-        .unwrap();
+        .copies_out
+        .remove(0);
     assert_eq!(
         (copy.format.null.as_slice(), copy.format.quote),
         (&b"x"[..], b'\'')

@@ -116,7 +116,7 @@ fn pgbench(world: &World, path: Path, prepared: bool, clients: u32, seconds: u32
     let figure = |before: &str| {
         text.lines()
             .find_map(|line| line.trim().strip_prefix(before)?.split_whitespace().next())
-            .ok_or_else(|| anyhow!("pgbench printed no {before:?}\n{text}"))
+            .ok_or_else(|| anyhow!("pgbench over {path} printed no {before:?}\n{text}"))
     };
     let rate: f64 = figure("tps =")?.parse()?;
     let items: u64 = figure("number of transactions actually processed:")?

@@ -173,15 +173,22 @@ impl Session {
         let body = message.get(HEADER_BYTES..).unwrap_or_default();
         match kind {
             kind::NOTICE_RESPONSE => {
-                let target = self.target.clone();
+                let evaluates = self.evaluates();
                 return Ok(replies::rewrite(
                     kind,
                     body,
-                    &target.masks,
+                    &self.target.masks,
+                    evaluates,
                     &mut self.to_client,
                 )?);
             }
-            kind::NOTIFICATION_RESPONSE => {}
+            kind::NOTIFICATION_RESPONSE => {
+                return Ok(replies::notification(
+                    body,
+                    &self.target.masks,
+                    &mut self.to_client,
+                )?);
+            }
             kind::PARAMETER_STATUS => self.parameter_status(body),
             kind::ERROR_RESPONSE => return self.error(body),
             kind::READY_FOR_QUERY => self.ready(body)?,
@@ -214,9 +221,15 @@ impl Session {
             kind::COPY_OUT_RESPONSE => self.copy_out(body)?,
             kind::COPY_DATA => return self.copy_data(body),
             kind::COPY_DONE => self.copy_done()?,
-            kind::FUNCTION_CALL_RESPONSE => match self.expected.front() {
+            kind::FUNCTION_CALL_RESPONSE => match self.expected.front_mut() {
                 Some(Expected::Query(running))
-                    if running.judged.facts().kinds == ["FUNCTION CALL"] => {}
+                    if running.judged.facts().kinds == ["FUNCTION CALL"] =>
+                {
+                    let masks = &self.target.masks;
+                    let masked = replies::function_result(body, masks, &mut self.to_client)?;
+                    running.masked += u64::from(masked);
+                    return Ok(());
+                }
                 _ => return Err(Stop::unexpected(kind)),
             },
             _ => return Err(Stop::unexpected(kind)),
@@ -229,7 +242,10 @@ impl Session {
     fn complete(&mut self, kind: u8, due: impl FnOnce(&Expected) -> bool) -> Result<(), Stop> {
         match self.expected.pop_front() {
             Some(front) if due(&front) => {
-                self.names.confirm();
+                // Another portal of that name takes its place: nothing more comes from the old one.
+                if let Some(gone) = self.names.confirm() {
+                    self.plans.remove(&gone.number);
+                }
                 Ok(())
             }
             _ => Err(Stop::unexpected(kind)),
@@ -276,15 +292,23 @@ impl Session {
             return Ok(alloc::vec![None; columns.len()]);
         }
         let provenance = self.provenance()?;
+        let changing = self.catalog.changing.as_ref();
+        let outdated = changing.is_some_and(|changes| {
+            changes.anything || provenance.is_outdated(&changes.relations, facts)
+        });
+        let anything = changing.is_some_and(|changes| changes.anything);
         let mut methods = Vec::with_capacity(columns.len());
         for (index, column) in columns.iter().enumerate() {
             let origin = match column.table_oid {
                 0 => match provenance.expression(index, lineage, facts) {
                     Some(method) => Origin::Masked(method),
+                    None if outdated && lineage.depends(index, anything) => {
+                        Origin::Masked(Method::Full)
+                    }
                     None => Origin::Clear,
                 },
                 // Its definition may have changed in this transaction, unseen from outside.
-                oid if self.catalog.changing && provenance.is_view(oid) => {
+                oid if changing.is_some() && provenance.is_view(oid) => {
                     Origin::Masked(Method::Full)
                 }
                 oid => provenance.column(oid, column.attribute),
@@ -382,7 +406,8 @@ impl Session {
         if self.settings.idle {
             self.names.end_transaction();
             self.plans.clear();
-            if core::mem::take(&mut self.catalog.changing) && self.target.masks.has_columns() {
+            let changing = core::mem::take(&mut self.catalog.changing);
+            if changing.is_some() && self.target.masks.has_columns() {
                 self.actions.push_back(Action::CatalogChanged);
                 self.catalog.newest += 1;
             }
@@ -392,7 +417,7 @@ impl Session {
 
     fn error(&mut self, body: &[u8]) -> Result<(), Stop> {
         let code = replies::code(body);
-        let target = self.target.clone();
+        let evaluates = self.evaluates();
         let refusal = match self.expected.front_mut() {
             // The error that the refused command was replaced by; any other is the server's own.
             Some(Expected::Query(running) | Expected::Refused(running))
@@ -420,11 +445,24 @@ impl Session {
             None => replies::rewrite(
                 kind::ERROR_RESPONSE,
                 body,
-                &target.masks,
+                &self.target.masks,
+                evaluates,
                 &mut self.to_client,
             )?,
         }
         Ok(())
+    }
+
+    /// What runs computes with values, so that an error may quote one.
+    fn evaluates(&self) -> bool {
+        match self.expected.front() {
+            Some(
+                Expected::Query(running) | Expected::Execute(running) | Expected::Refused(running),
+            ) => replies::evaluates(running.judged.facts()),
+            // Planning computes constants, the end of a transaction runs deferred triggers.
+            Some(_) => true,
+            None => false,
+        }
     }
 
     /// After an error in an extended query the server reads nothing up to Sync.

@@ -27,8 +27,24 @@ const STATISTICS: &[&str] = &[
     "pg_statistic_ext_data",
 ];
 
-/// How often views are resolved through other views before the rest is masked whole.
-const VIEW_DEPTH_MAX: usize = 16;
+/// Columns of [`STATISTICS`] that hold values, whatever their type: how their names start.
+const STATISTICS_VALUES: &[&str] = &[
+    "stavalues",
+    "most_common_val",
+    "most_common_elems",
+    "histogram_bounds",
+    "range_bounds_histogram",
+    "stxdmcv",
+    "stxdexpr",
+];
+
+/// Columns of every table that its catalogue entry does not list.
+const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
+
+/// How often masks are carried from relations to those that show them before the rest is masked
+/// whole. Relations come in the order in which they were made, which mostly is the order in which
+/// they depend on each other: one round does for most.
+const ROUNDS_MAX: usize = 16;
 
 /// One relation of the catalogue.
 #[derive(Debug, Clone)]
@@ -147,8 +163,11 @@ impl Provenance {
         for relation in catalog.relations.values() {
             for column in &relation.columns {
                 let method = if is_statistics(relation) {
-                    (column.type_oid == ANYARRAY || column.name.starts_with("stavalues"))
-                        .then_some(Method::Null)
+                    let holds = column.type_oid == ANYARRAY
+                        || STATISTICS_VALUES
+                            .iter()
+                            .any(|start| column.name.starts_with(start));
+                    holds.then_some(Method::Null)
                 } else {
                     masks.column(&relation.schema, &relation.name, &column.name)
                 };
@@ -166,40 +185,65 @@ impl Provenance {
         provenance
     }
 
-    /// A partition's or child's column holds its parent's values.
+    /// A child or partition holds rows that its parent shows: a column of either is masked if the
+    /// other's of that name is.
     fn inherit(&mut self) {
         let catalog = self.catalog.clone();
-        for _ in 0..VIEW_DEPTH_MAX {
-            let mut changed = false;
-            for child in catalog.relations.values() {
-                for parent in child
+        let pairs: Vec<_> = in_order(&catalog)
+            .into_iter()
+            .flat_map(|child| {
+                let parents = child
                     .parents
                     .iter()
-                    .filter_map(|oid| catalog.relations.get(oid))
-                {
-                    let Some(masked) = self.masked.get(&parent.oid).cloned() else {
-                        continue;
-                    };
-                    let named = |attribute: i16| {
-                        parent
-                            .columns
-                            .iter()
-                            .find(|column| column.attribute == attribute)
-                    };
-                    for (attribute, method) in masked {
-                        let same = named(attribute).and_then(|column| {
-                            child.columns.iter().find(|own| own.name == column.name)
-                        });
-                        if let Some(own) = same {
-                            let columns = self.masked.entry(child.oid).or_default();
-                            changed |= columns.insert(own.attribute, method).is_none();
-                        }
-                    }
-                }
+                    .filter_map(|oid| catalog.relations.get(oid));
+                parents.map(move |parent| (child, parent))
+            })
+            .collect();
+        for _ in 0..ROUNDS_MAX {
+            let mut changed = false;
+            for (child, parent) in &pairs {
+                changed |= self.share(parent, child) | self.share(child, parent);
             }
             if !changed {
                 return;
             }
+        }
+        for (child, parent) in pairs {
+            self.mask_whole(child);
+            self.mask_whole(parent);
+        }
+    }
+
+    /// Masks the columns of `to` as those of the same name are in `from`. True if that is new.
+    fn share(&mut self, from: &CatalogRelation, to: &CatalogRelation) -> bool {
+        let Some(masked) = self.masked.get(&from.oid).cloned() else {
+            return false;
+        };
+        let mut changed = false;
+        for column in &from.columns {
+            let Some(method) = masked.get(&column.attribute) else {
+                continue;
+            };
+            if let Some(own) = to.columns.iter().find(|own| own.name == column.name) {
+                changed |= self.mask(to.oid, own.attribute, *method);
+            }
+        }
+        changed
+    }
+
+    /// Masks a column at least so. True if it was laxer.
+    fn mask(&mut self, oid: u32, attribute: i16, method: Method) -> bool {
+        let columns = self.masked.entry(oid).or_default();
+        let stricter = columns.get(&attribute).is_none_or(|known| *known < method);
+        if stricter {
+            columns.insert(attribute, method);
+        }
+        stricter
+    }
+
+    fn mask_whole(&mut self, relation: &CatalogRelation) {
+        for column in &relation.columns {
+            self.mask(relation.oid, column.attribute, Method::Full);
         }
     }
 
@@ -207,13 +251,12 @@ impl Provenance {
     /// Repeated until nothing changes, as views stand on views.
     fn resolve_views(&mut self) {
         let catalog = self.catalog.clone();
-        let views: Vec<_> = catalog
-            .relations
-            .values()
+        let views: Vec<_> = in_order(&catalog)
+            .into_iter()
             .filter(|relation| relation.oid >= FIRST_NORMAL_OID)
             .filter_map(|relation| Some((relation, sql::analyze(relation.view.as_deref()?).ok())))
             .collect();
-        for _ in 0..VIEW_DEPTH_MAX {
+        for _ in 0..ROUNDS_MAX {
             let mut changed = false;
             for (view, analysis) in &views {
                 for (index, column) in view.columns.iter().enumerate() {
@@ -224,14 +267,16 @@ impl Provenance {
                         None => Some(Method::Full),
                     };
                     if let Some(method) = method {
-                        let columns = self.masked.entry(view.oid).or_default();
-                        changed |= columns.insert(column.attribute, method).is_none();
+                        changed |= self.mask(view.oid, column.attribute, method);
                     }
                 }
             }
             if !changed {
                 return;
             }
+        }
+        for (view, _) in views {
+            self.mask_whole(view);
         }
     }
 
@@ -284,7 +329,8 @@ impl Provenance {
             return Some(Method::Full);
         }
         if lineage.no_rows {
-            return None;
+            // A plan shows what immutable functions came to.
+            return self.calls_unknown(&lineage.whole).then_some(Method::Full);
         }
         let own = lineage
             .columns
@@ -298,14 +344,24 @@ impl Provenance {
             Some(own) if own.columns.is_empty() && !own.star => own,
             _ => &lineage.whole,
         };
-        if references
+        if self.calls_unknown(references) {
+            return Some(Method::Full);
+        }
+        let method = self.carried(references, lineage, facts)?;
+        // A part of a value, masked in part, shows the value part by part.
+        let plain = references.plain && !lineage.derived;
+        Some(if plain {
+            method
+        } else {
+            method.max(Method::Full)
+        })
+    }
+
+    fn calls_unknown(&self, references: &References) -> bool {
+        references
             .functions
             .iter()
             .any(|function| !self.is_trusted(function))
-        {
-            return Some(Method::Full);
-        }
-        self.carried(references, lineage, facts)
     }
 
     /// The strictest mask among the columns that `references` may mean.
@@ -319,7 +375,11 @@ impl Provenance {
             || references
                 .columns
                 .iter()
-                .any(|column| lineage.row_names.contains(column));
+                .any(|column| lineage.row_names.contains(column))
+            || references
+                .qualified
+                .iter()
+                .any(|(row, name)| self.may_call(row, name, lineage, facts));
         let mut strictest = None;
         for named in facts.reads.iter().chain(&facts.writes) {
             for relation in self.catalog.resolve(named) {
@@ -336,6 +396,58 @@ impl Provenance {
             }
         }
         strictest
+    }
+
+    /// `row.name` is no column of the relation that `row` stands for: then it calls the function
+    /// `name` on the whole row.
+    fn may_call(&self, row: &str, name: &str, lineage: &Lineage, facts: &Facts) -> bool {
+        if SYSTEM_COLUMNS.contains(&name) {
+            return false;
+        }
+        lineage
+            .qualifiers
+            .iter()
+            .filter(|(qualifier, relation)| {
+                **qualifier == *row && !lineage.common.contains(relation)
+            })
+            .any(|(_, relation)| {
+                let mut named = facts
+                    .reads
+                    .iter()
+                    .chain(&facts.writes)
+                    .filter(|named| relation.is_empty() || named.name == *relation)
+                    .flat_map(|named| self.catalog.resolve(named));
+                let known = |found: &CatalogRelation| {
+                    found.columns.iter().any(|column| *column.name == *name)
+                };
+                if relation.is_empty() {
+                    !named.any(known)
+                } else {
+                    !named.all(known)
+                }
+            })
+    }
+
+    /// The statement may speak of relations that are not what the catalogue says: those that the
+    /// open transaction made or changed, which nobody else sees yet.
+    pub(super) fn is_outdated(&self, changed: &[Box<str>], facts: &Facts) -> bool {
+        const SYSTEM: &[&str] = &["pg_catalog", "information_schema"];
+        facts
+            .reads
+            .iter()
+            .chain(&facts.writes)
+            .filter(|named| {
+                !named
+                    .schema
+                    .as_deref()
+                    .is_some_and(|schema| SYSTEM.contains(&schema))
+            })
+            .any(|named| {
+                let mut found = self.catalog.resolve(named).peekable();
+                changed.contains(&named.name)
+                    || found.peek().is_none()
+                    || found.any(|relation| relation.view.is_some())
+            })
     }
 
     fn is_trusted(&self, function: &str) -> bool {
@@ -430,6 +542,12 @@ impl Provenance {
 }
 
 const ANYARRAY: u32 = 2277;
+
+fn in_order(catalog: &Catalog) -> Vec<&CatalogRelation> {
+    let mut relations: Vec<_> = catalog.relations.values().collect();
+    relations.sort_by_key(|relation| relation.oid);
+    relations
+}
 
 fn is_statistics(relation: &CatalogRelation) -> bool {
     &*relation.schema == "pg_catalog" && STATISTICS.contains(&&*relation.name)

@@ -63,7 +63,10 @@ impl Session {
         let target = self.target.clone();
         let masker = self.copy_masker(response, &target)?;
         match self.expected.front_mut().and_then(Expected::running) {
-            Some(running) if running.judged.analysis.copy_out.is_some() => running.copy = masker,
+            Some(running) if running.copies < running.judged.analysis.copies_out.len() => {
+                running.copy = masker;
+                running.copies += 1;
+            }
             _ => return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE)),
         }
         Ok(())
@@ -84,7 +87,7 @@ impl Session {
             return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
         };
         let judged = running.judged.clone();
-        let Some(copy) = &judged.analysis.copy_out else {
+        let Some(copy) = judged.analysis.copies_out.get(running.copies) else {
             return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
         };
         let mut plan = Vec::new();
@@ -113,6 +116,9 @@ impl Session {
         match (masked || patterns, response.binary) {
             (false, _) => Ok(None),
             (true, true) => Err(Stop::Unmaskable(String::from(BINARY_COPY))),
+            (true, false) if self.hides_delimiters(&copy.format) => Err(Stop::Unmaskable(
+                String::from("COPY in this encoding cannot be masked: use UTF8"),
+            )),
             (true, false) => {
                 plan.resize_with(response.columns.max(plan.len()), || CopyColumn {
                     type_oid: 0,
@@ -127,6 +133,18 @@ impl Session {
                 Ok(Some(CopyMasker::new(format, plan, &target.masks)))
             }
         }
+    }
+
+    /// Bytes of ASCII may be parts of other characters, so that a delimiter may be none.
+    fn hides_delimiters(&self, format: &CopyFormat) -> bool {
+        let name = match &format.encoding {
+            Some(name) => name.as_bytes().to_ascii_uppercase(),
+            None => self.settings.encoding.clone(),
+        };
+        let plain: Vec<u8> = name.into_iter().filter(u8::is_ascii_alphanumeric).collect();
+        let safe: &[&[u8]] = &[b"UTF8", b"UNICODE", b"SQLASCII"];
+        let single_byte: &[&[u8]] = &[b"LATIN", b"ISO8859", b"WIN", b"KOI8"];
+        !safe.contains(&&plain[..]) && !single_byte.iter().any(|start| plain.starts_with(start))
     }
 
     pub(super) fn copy_data(&mut self, body: &[u8]) -> Result<(), Stop> {

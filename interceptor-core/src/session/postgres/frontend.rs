@@ -22,6 +22,9 @@ use crate::wire::postgres::frontend::{self, Object, kind};
 /// Goes upstream in place of a refused command: certain to fail before it does anything, in any
 /// state of a transaction, so that the server itself aborts the transaction or skips to Sync.
 const REFUSED_TEXT: &str = "refused_by_interceptor";
+/// Relations changed in one transaction that are told apart.
+const CHANGES_MAX: usize = 1_000;
+
 /// What the server answers to [`REFUSED_TEXT`]: syntax_error.
 pub(super) const REFUSED_CODE: &str = "42601";
 
@@ -279,9 +282,8 @@ impl Session {
         }
         let analysis = if parse.statement.len() > NAME_BYTES_MAX {
             Err(long_name())
-        } else if self.names.is_full() {
-            let message = "too many prepared statements in one session for interceptor";
-            Err(ErrorText::new("54000", message))
+        } else if self.names.is_full(parse.text.len()) {
+            Err(too_many())
         } else {
             self.analyze(parse.text)
         };
@@ -299,6 +301,7 @@ impl Session {
             return Ok(Taken::Done);
         }
         let text = String::from_utf8_lossy(parse.text).into_owned();
+        self.kept.keep_statement(parse.statement, &analysis);
         self.names
             .prepare(parse.statement, Statement { text, analysis });
         self.pass(message, Some(Expected::Parse));
@@ -312,6 +315,10 @@ impl Session {
         };
         if bind.portal.len() > NAME_BYTES_MAX {
             self.refuse_unread(form, b"", long_name());
+            return Ok(Taken::Done);
+        }
+        if !bind.portal.is_empty() && self.names.is_full(0) {
+            self.refuse_unread(form, b"", too_many());
             return Ok(Taken::Done);
         }
         match self.names.statement(bind.statement) {
@@ -377,6 +384,8 @@ impl Session {
                         ours: true,
                     });
                 }
+                // What it was bound to do it does only now.
+                self.foresee(&judged);
                 let running = Running::new(judged, self.now_ns, None);
                 self.pass(message, Some(Expected::Execute(running)));
             }
@@ -455,22 +464,42 @@ impl Session {
     /// Lets a command go: these very bytes, once.
     pub(super) fn release(&mut self, pending: Pending) {
         let judged = Arc::new(pending.judged);
-        for forgotten in &judged.analysis.forgets {
-            self.names.forget(forgotten);
-        }
-        self.kept.keep(&judged.analysis);
-        self.catalog.changing |= changes_catalog(judged.facts());
-        self.settings.unsettled |= judge::may_change_reading(judged.facts());
+        self.foresee(&judged);
         match pending.form {
             Form::Query => {
                 let running = Running::new(judged, self.now_ns, None);
                 self.pass(&pending.message, Some(Expected::Query(running)));
             }
             Form::Extended { portal } => {
+                self.kept.keep_portal(&portal, &judged);
                 self.names.bind(&portal, judged);
                 self.pass(&pending.message, Some(Expected::Bind));
             }
         }
+    }
+
+    /// Takes into account what a command may change when it runs, for all that comes after it.
+    fn foresee(&mut self, judged: &Judged) {
+        for forgotten in &judged.analysis.forgets {
+            self.names.forget(forgotten);
+        }
+        self.kept.keep(&judged.analysis);
+        let facts = judged.facts();
+        if judge::hides_code(facts) && self.target.masks.has_columns() {
+            self.names.doubt();
+            self.kept.doubt();
+        }
+        if changes_catalog(facts) {
+            let changes = self.catalog.changing.get_or_insert_default();
+            changes.anything |= facts.kinds.iter().any(|kind| changes_more(kind))
+                || facts.incomplete.is_some()
+                || changes.relations.len() > CHANGES_MAX;
+            if !changes.anything {
+                let names = facts.writes.iter().map(|relation| relation.name.clone());
+                changes.relations.extend(names);
+            }
+        }
+        self.settings.unsettled |= judge::may_change_reading(facts);
     }
 
     /// Refuses a command: the server fails in its place, the client reads `error`.
@@ -530,6 +559,21 @@ fn changes_catalog(facts: &Facts) -> bool {
                 Some("ALTER" | "CREATE" | "DROP" | "IMPORT" | "CALL" | "DO")
             )
         })
+}
+
+/// It changes something else than the relations that it names.
+fn changes_more(kind: &str) -> bool {
+    match kind.split_once(' ') {
+        Some(("ALTER" | "CREATE" | "DROP", object)) => {
+            !matches!(object, "TABLE" | "TABLE AS" | "VIEW" | "INDEX" | "SEQUENCE")
+        }
+        _ => matches!(kind, "IMPORT" | "CALL" | "DO"),
+    }
+}
+
+fn too_many() -> ErrorText {
+    let message = "too many prepared statements and portals in one session for interceptor";
+    ErrorText::new("54000", message)
 }
 
 fn long_name() -> ErrorText {

@@ -10,11 +10,10 @@ use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::Session;
-use super::names::Found;
 use super::queue::Expected;
 use crate::audit::event;
 use crate::command::{Facts, Relation};
-use crate::mask::TextMask;
+use crate::mask::{Method, TextMask};
 use crate::policy::{Decision, Outcome};
 use crate::sql::{self, Analysis, AnalysisError, Body, CopySource, Lineage};
 use crate::wire::postgres::encode::ErrorText;
@@ -87,41 +86,123 @@ pub(super) fn may_change_reading(facts: &Facts) -> bool {
 /// every body that it was ever given: too strict at times, never too lax.
 #[derive(Default)]
 pub(super) struct Statements {
-    prepared: HashMap<String, Vec<Arc<Body>>>,
-    cursors: HashMap<String, Vec<Arc<Body>>>,
+    prepared: Bodies,
+    cursors: Bodies,
     analyses: HashMap<Box<str>, Arc<Analysis>>,
+}
+
+/// Bodies by name.
+#[derive(Default)]
+struct Bodies {
+    by_name: HashMap<Box<str>, Vec<Arc<Body>>>,
+    /// There were too many names, or code that cannot be seen ran: any name may be anything.
+    unknown: bool,
+}
+
+impl Bodies {
+    fn keep(&mut self, name: &str, body: Arc<Body>) {
+        if self.unknown {
+            return;
+        }
+        if self.by_name.len() >= NAMES_MAX && !self.by_name.contains_key(name) {
+            self.doubt();
+            return;
+        }
+        let bodies = self.by_name.entry(name.into()).or_default();
+        if bodies.contains(&body) {
+            return;
+        }
+        if bodies.len() < BODIES_MAX {
+            bodies.push(body);
+        } else if let Some(first) = bodies.first_mut() {
+            // Too many to tell: from now on the name stands for something unknown.
+            *first = Arc::new(unknown_body());
+        }
+    }
+
+    /// From now on every name stands for something unknown.
+    fn doubt(&mut self) {
+        self.unknown = true;
+        self.by_name = HashMap::new();
+    }
+
+    /// All that the name may stand for.
+    fn of(&self, name: &str) -> Vec<Arc<Body>> {
+        match self.by_name.get(name) {
+            Some(bodies) if !self.unknown => bodies.clone(),
+            _ => alloc::vec![Arc::new(unknown_body())],
+        }
+    }
+}
+
+fn unknown_body() -> Body {
+    Body {
+        facts: Facts {
+            incomplete: Some(UNSEEN),
+            ..Facts::default()
+        },
+        lineage: Lineage {
+            opaque: true,
+            ..Lineage::default()
+        },
+    }
 }
 
 impl Statements {
     /// Remembers what the command keeps under names.
     pub(super) fn keep(&mut self, analysis: &Analysis) {
         for (name, body) in &analysis.prepares {
-            keep(&mut self.prepared, name, body);
+            self.prepared.keep(name, body.clone());
         }
         for (name, body) in &analysis.declares {
-            keep(&mut self.cursors, name, body);
+            self.cursors.keep(name, body.clone());
         }
+    }
+
+    /// Remembers a statement of the protocol: EXECUTE runs it as well.
+    pub(super) fn keep_statement(&mut self, name: &[u8], analysis: &Analysis) {
+        let Ok(name) = core::str::from_utf8(name) else {
+            // SQL in UTF-8 cannot name it; in another encoding it could.
+            return self.prepared.doubt();
+        };
+        if !name.is_empty() {
+            let nested = !analysis.executes.is_empty() || !analysis.fetches.is_empty();
+            let body = match nested {
+                true => unknown_body(),
+                false => Body {
+                    facts: analysis.facts.clone(),
+                    lineage: analysis.lineage.clone(),
+                },
+            };
+            self.prepared.keep(name, Arc::new(body));
+        }
+    }
+
+    /// Remembers a portal of the protocol: FETCH reads from it as well.
+    pub(super) fn keep_portal(&mut self, name: &[u8], judged: &Judged) {
+        let Ok(name) = core::str::from_utf8(name) else {
+            return self.cursors.doubt();
+        };
+        if !name.is_empty() {
+            let body = Body {
+                facts: judged.facts().clone(),
+                lineage: judged.lineage().clone(),
+            };
+            self.cursors.keep(name, Arc::new(body));
+        }
+    }
+
+    /// Code that cannot be seen ran.
+    pub(super) fn doubt(&mut self) {
+        self.prepared.doubt();
+        self.cursors.doubt();
     }
 }
 
-fn keep(names: &mut HashMap<String, Vec<Arc<Body>>>, name: &str, body: &Arc<Body>) {
-    if names.len() >= NAMES_MAX {
-        // An unknown name is incomplete, which is on the strict side.
-        names.clear();
-    }
-    let bodies = names.entry(name.to_string()).or_default();
-    if bodies.len() < BODIES_MAX {
-        bodies.push(body.clone());
-    } else if let Some(first) = bodies.first_mut() {
-        // Too many to tell: from now on the name stands for something unknown.
-        let mut facts = first.facts.clone();
-        facts.incomplete = facts.incomplete.or(Some(UNSEEN));
-        let lineage = Lineage {
-            opaque: true,
-            ..first.lineage.clone()
-        };
-        *first = Arc::new(Body { facts, lineage });
-    }
+/// Code runs that the gateway does not see.
+pub(super) fn hides_code(facts: &Facts) -> bool {
+    const KINDS: &[&str] = &["CALL", "DO", "FUNCTION CALL"];
+    facts.kinds.iter().any(|kind| KINDS.contains(kind))
 }
 
 impl Session {
@@ -130,10 +211,9 @@ impl Session {
     /// report where a command before it may have changed them.
     pub(super) fn readable(&self, text: &[u8]) -> Readable {
         let plain = text.is_ascii() && !text.contains(&b'\\');
-        let unsettled = self.settings.unsettled && !self.expected.is_empty();
         let reported =
             |expected: &Expected| matches!(expected, Expected::Sync | Expected::Query(_));
-        match plain || !unsettled {
+        match plain || !self.settings.unsettled {
             true => Readable::Now,
             false if self.expected.back().is_some_and(reported) => Readable::Later,
             false => Readable::Never,
@@ -229,15 +309,15 @@ impl Session {
         if !lineage.moves() || !masks.has_columns() {
             return false;
         }
-        let may_mask = |relation: &Relation, column: &str| {
-            masks.may_mask(relation.schema.as_deref(), &relation.name, column)
+        let method = |relation: &Relation, column: &str| {
+            masks.method(relation.schema.as_deref(), &relation.name, column)
         };
+        // It stays where it shows nothing, whatever is made of it.
         let stays = !lineage.destinations.is_empty()
+            && facts.kinds.iter().all(|kind| *kind == "UPDATE")
             && facts.writes.iter().all(|relation| {
-                lineage
-                    .destinations
-                    .iter()
-                    .all(|column| may_mask(relation, column))
+                let hidden = |column: &str| method(relation, column) >= Some(Method::Full);
+                lineage.destinations.iter().all(|column| hidden(column))
             });
         let moved = &lineage.moved;
         let whole_row = moved.star
@@ -251,7 +331,7 @@ impl Session {
                     || moved
                         .columns
                         .iter()
-                        .any(|column| may_mask(relation, column)))
+                        .any(|column| method(relation, column).is_some()))
         });
         let by_catalog = || {
             let provenance = self.catalog.provenance.as_ref();
@@ -279,47 +359,31 @@ impl Session {
         }
         let mut facts = analysis.facts.clone();
         let mut lineage = analysis.lineage.clone();
+        let mut results = Vec::new();
         for name in &analysis.executes {
-            match (
-                self.kept.prepared.get(name),
-                self.names.statement(name.as_bytes()),
-            ) {
-                (Some(bodies), _) => {
-                    for body in bodies {
-                        sql::absorb(&mut facts, &body.facts);
-                        sql::merge_lineage(&mut lineage, body.lineage.clone());
-                    }
-                }
-                (None, Found::Known(statement)) => {
-                    sql::absorb(&mut facts, &statement.analysis.facts);
-                    sql::merge_lineage(&mut lineage, statement.analysis.lineage.clone());
-                }
-                (None, _) => {
-                    facts.incomplete = facts.incomplete.or(Some(UNSEEN));
-                    lineage.opaque = true;
-                }
+            for body in self.kept.prepared.of(name) {
+                sql::absorb(&mut facts, &body.facts);
+                sql::merge_lineage(&mut lineage, body.lineage.clone());
+                results.push(body);
             }
         }
         for name in &analysis.fetches {
-            match self.kept.cursors.get(name) {
-                Some(bodies) => {
-                    for body in bodies {
-                        let mut body_lineage = body.lineage.clone();
-                        if bodies.len() > 1 {
-                            body_lineage.columns = None;
-                        }
-                        sql::merge_lineage(&mut lineage, body_lineage);
-                        // What masking asks of: the relations behind the rows.
-                        for relation in &body.facts.reads {
-                            if !facts.reads.contains(relation) {
-                                facts.reads.push(relation.clone());
-                            }
-                        }
+            for body in self.kept.cursors.of(name) {
+                sql::merge_lineage(&mut lineage, body.lineage.clone());
+                // What masking asks of: the relations behind the rows.
+                for relation in &body.facts.reads {
+                    if !facts.reads.contains(relation) {
+                        facts.reads.push(relation.clone());
                     }
                 }
-                None => lineage.opaque = true,
+                results.push(body);
             }
         }
+        // Columns are told apart by position only where there is no doubt whose they are.
+        lineage.columns = match results.as_slice() {
+            [body] if analysis.single => body.lineage.columns.clone(),
+            _ => None,
+        };
         Some(Box::new((facts, lineage)))
     }
 

@@ -25,6 +25,7 @@ mod queue;
 mod replies;
 mod startup;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -158,8 +159,17 @@ struct CatalogState {
     /// The generation that `provenance` belongs to, and the newest known.
     generation: u64,
     newest: u64,
-    /// A command of this transaction may have changed it, which nobody else can see yet.
-    changing: bool,
+    /// What commands of this transaction may have changed, which nobody else can see yet.
+    changing: Option<Changes>,
+}
+
+/// Changes to the catalogue in the open transaction.
+#[derive(Default)]
+struct Changes {
+    /// Names of relations that were made, altered or dropped, in whichever schema.
+    relations: Vec<Box<str>>,
+    /// Something else changed, or it cannot be told what.
+    anything: bool,
 }
 
 /// The machine.
@@ -264,6 +274,11 @@ impl Session {
     /// Commands judged so far.
     pub fn commands(&self) -> u64 {
         self.commands
+    }
+
+    /// Row plans that are kept: one for each described portal that is open.
+    pub fn plans(&self) -> usize {
+        self.plans.len()
     }
 
     /// A word for where the session stands.

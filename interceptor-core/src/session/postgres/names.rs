@@ -19,6 +19,9 @@ use crate::wire::postgres::frontend::Object;
 /// Names that a session may hold; beyond it Parse is refused.
 pub(super) const NAMES_MAX: usize = 100_000;
 
+/// Bytes of the texts of prepared statements that a session may hold; beyond it Parse is refused.
+const TEXT_BYTES_MAX: usize = 64 << 20;
+
 /// Bytes of a name. The server cuts longer ones (`NAMEDATALEN`), so that two of them could be one.
 pub(super) const NAME_BYTES_MAX: usize = 63;
 
@@ -56,11 +59,14 @@ pub(super) struct Names {
     portals: HashMap<Box<[u8]>, Arc<Judged>>,
     journal: VecDeque<Entry>,
     segment: u64,
+    text_bytes: usize,
 }
 
 impl Names {
-    pub(super) fn is_full(&self) -> bool {
+    /// No name more may be taken, nor `text_bytes` of text be kept.
+    pub(super) fn is_full(&self, text_bytes: usize) -> bool {
         self.statements.len() + self.portals.len() + self.journal.len() >= NAMES_MAX
+            || self.text_bytes + text_bytes > TEXT_BYTES_MAX
     }
 
     /// The client sent a Sync.
@@ -69,6 +75,7 @@ impl Names {
     }
 
     pub(super) fn prepare(&mut self, name: &[u8], statement: Statement) {
+        self.text_bytes += statement.text.len();
         self.write(Change::Statement(name.into(), Some(Arc::new(statement))));
     }
 
@@ -131,28 +138,38 @@ impl Names {
         }
     }
 
-    /// The server completed the oldest Parse, Bind or Close.
-    pub(super) fn confirm(&mut self) {
+    /// The server completed the oldest Parse, Bind or Close. Gives the portal that is gone, if one
+    /// is.
+    pub(super) fn confirm(&mut self) -> Option<Arc<Judged>> {
         match self.journal.pop_front().map(|entry| entry.change) {
-            Some(Change::Statement(name, Some(statement))) => {
-                self.statements.insert(name, statement);
+            Some(Change::Statement(name, statement)) => {
+                let gone = match statement {
+                    Some(statement) => self.statements.insert(name, statement),
+                    None => self.statements.remove(&name),
+                };
+                self.release(gone.as_deref());
+                None
             }
-            Some(Change::Statement(name, None)) => {
-                self.statements.remove(&name);
-            }
-            Some(Change::Portal(name, Some(portal))) => {
-                self.portals.insert(name, portal);
-            }
-            Some(Change::Portal(name, None)) => {
-                self.portals.remove(&name);
-            }
-            None => {}
+            Some(Change::Portal(name, Some(portal))) => self.portals.insert(name, portal),
+            Some(Change::Portal(name, None)) => self.portals.remove(&name),
+            None => None,
         }
     }
 
     /// The server skipped the oldest Parse, Bind or Close after an error.
     pub(super) fn skip(&mut self) {
-        self.journal.pop_front();
+        if let Some(Entry {
+            change: Change::Statement(_, Some(statement)),
+            ..
+        }) = self.journal.pop_front()
+        {
+            self.release(Some(&statement));
+        }
+    }
+
+    fn release(&mut self, gone: Option<&Statement>) {
+        let bytes = gone.map_or(0, |statement| statement.text.len());
+        self.text_bytes = self.text_bytes.saturating_sub(bytes);
     }
 
     /// The transaction ended, and its portals with it.
@@ -163,17 +180,47 @@ impl Names {
     /// SQL may have given names another meaning: what is known of them no longer holds. A client
     /// that goes on using such a name is refused, not misjudged.
     pub(super) fn forget(&mut self, forgotten: &Forgotten) {
+        let mut freed = 0;
+        let text = |statement: &Arc<Statement>| statement.text.len();
         for entry in &mut self.journal {
             match &mut entry.change {
-                Change::Statement(name, statement) if forgotten.covers(name) => *statement = None,
-                Change::Portal(_, portal) if *forgotten == Forgotten::Portals => *portal = None,
+                Change::Statement(name, statement) if forgotten.covers(name) => {
+                    freed += statement.take().as_ref().map_or(0, text);
+                }
+                Change::Portal(name, portal) if forgotten.covers_portal(name) => *portal = None,
                 _ => {}
             }
         }
-        if *forgotten == Forgotten::Portals {
-            self.portals.clear();
+        self.portals
+            .retain(|name, _| !forgotten.covers_portal(name));
+        self.statements.retain(|name, statement| {
+            let goes = forgotten.covers(name);
+            freed += if goes { text(statement) } else { 0 };
+            !goes
+        });
+        self.text_bytes = self.text_bytes.saturating_sub(freed);
+    }
+
+    /// Code that cannot be seen may have given every name another meaning: of what a statement
+    /// shows nothing is known any more, and portals are gone.
+    pub(super) fn doubt(&mut self) {
+        let doubted = |statement: &Arc<Statement>| {
+            let mut analysis = Analysis::clone(&statement.analysis);
+            analysis.lineage.opaque = true;
+            Arc::new(Statement {
+                text: statement.text.clone(),
+                analysis: Arc::new(analysis),
+            })
+        };
+        for statement in self.statements.values_mut() {
+            *statement = doubted(statement);
         }
-        self.statements.retain(|name, _| !forgotten.covers(name));
+        for entry in &mut self.journal {
+            if let Change::Statement(_, Some(statement)) = &mut entry.change {
+                *statement = doubted(statement);
+            }
+        }
+        self.forget(&Forgotten::Portals);
     }
 }
 
@@ -182,7 +229,15 @@ impl Forgotten {
         match self {
             Self::Statement(forgotten) => forgotten.as_bytes() == name,
             Self::Statements => !name.is_empty(),
-            Self::Portals => false,
+            Self::Portal(_) | Self::Portals => false,
+        }
+    }
+
+    fn covers_portal(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Portal(forgotten) => forgotten.as_bytes() == name,
+            Self::Portals => true,
+            Self::Statement(_) | Self::Statements => false,
         }
     }
 }

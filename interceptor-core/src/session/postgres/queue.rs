@@ -60,6 +60,8 @@ pub(super) struct Running {
     /// How rows are rewritten; `None` until they are described.
     pub(super) plan: Option<Arc<RowPlan>>,
     pub(super) copy: Option<CopyMasker>,
+    /// COPYs to the client that began, of those in the text.
+    pub(super) copies: usize,
     /// The server waits for COPY data.
     pub(super) copying_in: bool,
 }
@@ -76,6 +78,7 @@ impl Running {
             error_code: String::new(),
             plan: None,
             copy: None,
+            copies: 0,
             copying_in: false,
         }
     }

@@ -1,0 +1,17 @@
+//! The PostgreSQL session machine between a scripted client and a scripted server, under a clock
+//! that the test moves.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail by panicking"
+)]
+
+mod effects;
+mod garbage;
+mod masks;
+mod names;
+mod pair;
+mod splits;
+mod text;
