@@ -285,20 +285,18 @@ impl Session {
     /// The command copies out in the binary format what masks may be on.
     fn copies_unmaskable(&self, analysis: &Analysis) -> bool {
         let masks = &self.target.masks;
-        let Some(copy) = analysis.copy_out.as_ref().filter(|copy| copy.format.binary) else {
-            return false;
-        };
-        masks.has_patterns()
-            || match &copy.source {
-                CopySource::Relation(relation, columns) if columns.is_empty() => {
-                    masks.masks_table(relation.schema.as_deref(), &relation.name)
-                }
-                CopySource::Relation(relation, columns) => columns.iter().any(|column| {
-                    masks.may_mask(relation.schema.as_deref(), &relation.name, column)
-                }),
-                // The lineage tells, once the server has read the query.
-                CopySource::Query => false,
+        let may_mask = |source: &CopySource| match source {
+            CopySource::Relation(relation, columns) if columns.is_empty() => {
+                masks.masks_table(relation.schema.as_deref(), &relation.name)
             }
+            CopySource::Relation(relation, columns) => columns
+                .iter()
+                .any(|column| masks.may_mask(relation.schema.as_deref(), &relation.name, column)),
+            // The lineage tells, once the server has read the query.
+            CopySource::Query => false,
+        };
+        let mut copies = analysis.copies_out.iter();
+        copies.any(|copy| copy.format.binary && (masks.has_patterns() || may_mask(&copy.source)))
     }
 
     /// The command writes what masked columns hold to a place that no mask covers: from there it
