@@ -11,6 +11,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use interceptor_core::mask::HashKey;
@@ -147,8 +148,12 @@ fn read(path: &Path) -> Result<String, PolicyFilesError> {
         file: path.into(),
         cause,
     };
-    let file = File::open(path).map_err(broken)?;
-    // A pipe or a device would block or never end.
+    // A pipe or a device would never end, and opening a pipe would wait for its writer.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(broken)?;
     if !file.metadata().map_err(broken)?.is_file() {
         return Err(broken(io::Error::other("it is not a regular file")));
     }
@@ -198,7 +203,12 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_fails_the_load() {
         type Break = fn(&Path);
-        let cases: [(Break, &str); 5] = [
+        let pipe = |file: &Path| {
+            let made = std::process::Command::new("mkfifo").arg(file).status();
+            assert!(made.unwrap().success());
+        };
+        let cases: [(Break, &str); 6] = [
+            (pipe, "it is not a regular file"),
             (
                 |file| symlink("/nowhere", file).unwrap(),
                 "cannot read the policy file",

@@ -23,8 +23,10 @@ pub enum CopySource {
 /// How rows are laid out in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyFormat {
-    /// CSV; the text format otherwise. Binary is announced by CopyOutResponse.
+    /// CSV; the text format if it is not binary either.
     pub csv: bool,
+    /// PostgreSQL's binary format.
+    pub binary: bool,
     /// Between two fields.
     pub delimiter: u8,
     /// How NULL is written.
@@ -80,10 +82,14 @@ fn format(options: &[Node]) -> Result<CopyFormat, AnalysisError> {
             _ => None,
         })
     };
-    let csv = options()
-        .any(|option| option.defname == "format" && value(option).eq_ignore_ascii_case("csv"));
+    let has_format = |name: &str| {
+        options()
+            .any(|option| option.defname == "format" && value(option).eq_ignore_ascii_case(name))
+    };
+    let csv = has_format("csv");
     let mut format = CopyFormat {
         csv,
+        binary: has_format("binary"),
         delimiter: if csv { b',' } else { b'\t' },
         null: if csv { Vec::new() } else { b"\\N".to_vec() },
         quote: b'"',

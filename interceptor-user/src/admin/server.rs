@@ -295,6 +295,10 @@ async fn resolve(
     if reason.len() > REASON_BYTES_MAX {
         return Err(format!("a reason is at most {REASON_BYTES_MAX} bytes long"));
     }
+    // It ends up in the client's terminal.
+    if reason.chars().any(char::is_control) {
+        return Err("a reason is one line without control characters".to_owned());
+    }
     let request = context
         .approvals
         .show(number)

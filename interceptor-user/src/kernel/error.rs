@@ -30,6 +30,14 @@ pub enum KernelError {
         /// Where it has to be.
         expected: PathBuf,
     },
+    /// Another gateway uses the proxy's cgroup.
+    #[error("another gateway runs already: process {pid} in {cgroup}; stop it first")]
+    GatewayRuns {
+        /// The proxy's cgroup.
+        cgroup: PathBuf,
+        /// One of its processes.
+        pid: u32,
+    },
     /// A process still lives in the proxy's cgroup.
     #[error("the process {pid} still runs in {cgroup}; stop it, then detach")]
     ProxyRuns {

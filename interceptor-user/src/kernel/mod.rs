@@ -130,7 +130,7 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Attaches the plane, or takes over one that is attached already without a gap.
+    /// Attaches the plane, or takes over the one that a gateway left behind, without a gap.
     ///
     /// Moves this process into the proxy's cgroup; sockets that it made before do not count as the
     /// proxy's. When it fails half-way, what is attached stays and refuses connections.
@@ -142,6 +142,13 @@ impl Plane {
         let devices = device::list(config.devices.as_deref())?;
         backstop::is_present()?; // Is nft there at all?
         warn_without_forwarding();
+        // Only a dead gateway's plane is taken over: from a live one it would take every client.
+        if let Some(pid) = cgroup.occupant()? {
+            return Err(KernelError::GatewayRuns {
+                cgroup: cgroup.proxy.clone(),
+                pid,
+            });
+        }
         bpffs::prepare(&config.bpffs)?;
         cgroup.enter()?;
         let programs = object::load(&config.bpffs)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::{block_on, driver};
 use anyhow::Result;
 use interceptor_tests::policies::SHOP;
-use interceptor_tests::wire::{Wire, cancel, extended, query, sync};
+use interceptor_tests::wire::{Wire, cancel, execute, extended, message, parse, query, sync};
 use interceptor_tests::world::TARGET_V4;
 use interceptor_tests::{From, Gateway, World, wait_until, with_gateway};
 use nix::sys::signal::Signal;
@@ -59,6 +59,61 @@ fn approved_it_goes_on() -> Result<()> {
             .start("DELETE FROM customers WHERE id = 1")?;
         assert_ne!(gateway.held_request()?.to_string(), number);
         drop(again);
+        Ok(())
+    })
+}
+
+/// Whoever approves must not take the start of a command for the whole of it.
+#[test]
+fn what_is_not_shown_is_said() -> Result<()> {
+    with_gateway("hold-long", SHOP, |world, gateway| {
+        let shown = |number: u64| -> Result<String> {
+            gateway
+                .cli(&["approvals", "show", &number.to_string()])?
+                .success()
+        };
+        let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
+        wire.log_in()?;
+        let spaces = " ".repeat(1 << 20);
+        wire.send(&query(&format!(
+            "DELETE FROM customers WHERE id = 1{spaces}OR true"
+        )))?;
+        let number = gateway.held_request()?;
+        let text = shown(number)?;
+        // 34 characters before the spaces and 7 after them, of which 65,536 are shown.
+        assert!(
+            text.contains("… (983081 more bytes are not shown)"),
+            "{}",
+            text.get(text.len().saturating_sub(200)..).unwrap_or(&text)
+        );
+        // A reason is read in the client's terminal.
+        let number = number.to_string();
+        let error = gateway
+            .cli(&["approvals", "deny", &number, "--reason", "no\u{1b}[2J"])?
+            .failure()?;
+        assert!(error.contains("control characters"), "{error}");
+        gateway
+            .cli(&["approvals", "deny", &number, "--reason", "no"])?
+            .success()?;
+        wire.until(b'Z')?;
+
+        let name = "é".repeat(300);
+        let mut with_name = b"\0\0\0\0\0\x01".to_vec();
+        with_name.extend(u32::try_from(name.len())?.to_be_bytes());
+        with_name.extend(name.as_bytes());
+        with_name.extend(b"\0\0");
+        let delete = parse("DELETE FROM customers WHERE name = $1");
+        wire.send(&[delete, message(b'B', &with_name), execute(), sync()].concat())?;
+        let number = gateway.held_request()?;
+        let text = shown(number)?;
+        assert!(
+            text.contains("é … (200 more bytes are not shown)"),
+            "{text}"
+        );
+        let number = number.to_string();
+        gateway.cli(&["approvals", "deny", &number])?.success()?;
+        wire.until(b'Z')?;
+        assert_eq!(customers(world)?, "6");
         Ok(())
     })
 }

@@ -96,8 +96,22 @@ fn copied_rows() -> Result<()> {
         }
         let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
         wire.log_in()?;
-        for reply in wire.query("COPY customers TO STDOUT (FORMAT binary)")? {
-            hides_everything(world, &reply.text())?;
+        for copy in [
+            "COPY customers TO STDOUT (FORMAT binary)",
+            "COPY BINARY customers TO STDOUT",
+            "COPY (SELECT email FROM customers) TO STDOUT (FORMAT 'binary')",
+        ] {
+            let replies = wire.query(copy)?;
+            for reply in &replies {
+                hides_everything(world, &reply.text())?;
+            }
+            let code = replies.iter().find_map(|reply| reply.field(b'C'));
+            assert_eq!(code.as_deref(), Some("42501"), "{copy}: {replies:?}");
+            assert_eq!(
+                replies.last().map(|reply| reply.tag),
+                Some(b'Z'),
+                "the session is over after {copy}"
+            );
         }
         Ok(())
     })

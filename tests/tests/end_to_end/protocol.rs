@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::{block_on, driver};
 use anyhow::Result;
 use interceptor_tests::policies::{OPEN, SHOP};
-use interceptor_tests::wire::{Wire, cancel, extended, query, sync};
+use interceptor_tests::wire::{Wire, cancel, extended, message, query, sync};
 use interceptor_tests::world::{TARGET_V4, TARGET_V6, UNNAMED_V4};
 use interceptor_tests::{From, wait_until, with_gateway};
 use nix::sys::signal::Signal;
@@ -53,6 +53,48 @@ fn psql_cannot_tell() -> Result<()> {
             assert_eq!(ours.stderr, theirs.stderr, "{script}");
             assert_eq!(ours.status.code(), theirs.status.code(), "{script}");
         }
+        Ok(())
+    })
+}
+
+/// Drivers with server-side cursors declare them in SQL and describe them by the protocol.
+#[test]
+fn a_declared_cursor_can_be_described() -> Result<()> {
+    with_gateway("proto-cursor", SHOP, |world, _| {
+        let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
+        wire.log_in()?;
+        wire.query("BEGIN")?;
+        let declare = "DECLARE rows CURSOR FOR SELECT id, email FROM customers ORDER BY id";
+        wire.send(&[extended(declare), sync()].concat())?;
+        wire.until(b'Z')?;
+        wire.send(&[message(b'D', b"Prows\0"), sync()].concat())?;
+        let replies = wire.until(b'Z')?;
+        assert_eq!(replies[0].tag, b'T', "{replies:?}");
+        assert!(replies[0].text().contains("email"), "{replies:?}");
+        let rows = wire.query("FETCH FORWARD 1 FROM rows")?;
+        let row = rows.iter().find(|reply| reply.tag == b'D');
+        assert!(
+            row.is_some_and(|row| row.text().ends_with("****")),
+            "{rows:?}"
+        );
+
+        // Its rows leave by FETCH only, which says that they are its rows.
+        wire.send(&[message(b'E', b"rows\0\0\0\0\0"), sync()].concat())?;
+        let replies = wire.until(b'Z')?;
+        assert_eq!(
+            replies[0].field(b'C').as_deref(),
+            Some("34000"),
+            "{replies:?}"
+        );
+        wire.query("ROLLBACK")?;
+        // There is none of that name, in the server's words.
+        wire.send(&[message(b'D', b"Prows\0"), sync()].concat())?;
+        let replies = wire.until(b'Z')?;
+        assert_eq!(
+            replies[0].field(b'C').as_deref(),
+            Some("34000"),
+            "{replies:?}"
+        );
         Ok(())
     })
 }

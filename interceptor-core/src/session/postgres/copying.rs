@@ -10,6 +10,7 @@ use super::Session;
 use super::backend::Stop;
 use super::catalog::{CopyColumn, CopyDoubt};
 use super::copy::CopyMasker;
+use super::judge::BINARY_COPY;
 use super::queue::Expected;
 use crate::policy::Target;
 use crate::sql::{CopyFormat, CopySource};
@@ -114,9 +115,7 @@ impl Session {
         let masked = plan.iter().any(|column| column.mask.is_some());
         match (masked || patterns, response.binary) {
             (false, _) => Ok(None),
-            (true, true) => Err(Stop::Unmaskable(String::from(
-                "COPY in binary format cannot be masked: use the text or CSV format",
-            ))),
+            (true, true) => Err(Stop::Unmaskable(String::from(BINARY_COPY))),
             (true, false) if self.hides_delimiters(&copy.format) => Err(Stop::Unmaskable(
                 String::from("COPY in this encoding cannot be masked: use UTF8"),
             )),

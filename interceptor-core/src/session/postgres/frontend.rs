@@ -350,14 +350,10 @@ impl Session {
             (Object::Statement, _) => None,
             (Object::Portal, Found::Known(portal)) => Some(portal),
             (Object::Portal, Found::Unsettled) => return Ok(Taken::Waits),
-            (Object::Portal, Found::Absent) => {
-                self.refuse_unread(
-                    Form::Extended { portal: Vec::new() },
-                    b"",
-                    absent("34000", "portal", name),
-                );
-                return Ok(Taken::Done);
-            }
+            // It may be a cursor that SQL declared, which drivers describe before they fetch from
+            // it. The server says what its columns are, or that there is none; Execute of it is
+            // refused.
+            (Object::Portal, Found::Absent) => None,
         };
         self.pass(
             message,

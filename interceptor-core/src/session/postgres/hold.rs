@@ -193,14 +193,19 @@ impl Session {
                 None => String::from("NULL"),
                 Some(value) if parameter.binary => {
                     let shown = value.get(..PARAMETER_BYTES_MAX).unwrap_or(value);
-                    format!("{} bytes in binary: {}", value.len(), hex::encode(shown))
+                    let more = if shown.len() < value.len() { "…" } else { "" };
+                    let shown = hex::encode(shown);
+                    format!("{} bytes in binary: {shown}{more}", value.len())
                 }
                 Some(value) => {
-                    let text = String::from_utf8_lossy(value);
-                    self.masked_text(&text)
-                        .chars()
-                        .take(PARAMETER_CHARS_MAX)
-                        .collect()
+                    let text = self.masked_text(&String::from_utf8_lossy(value));
+                    match text.char_indices().nth(PARAMETER_CHARS_MAX) {
+                        Some((end, _)) => {
+                            let (shown, rest) = text.split_at(end);
+                            format!("{shown} … ({} more bytes are not shown)", rest.len())
+                        }
+                        None => text,
+                    }
                 }
             })
             .collect()

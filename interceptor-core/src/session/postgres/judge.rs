@@ -15,7 +15,7 @@ use crate::audit::event;
 use crate::command::{Facts, Relation};
 use crate::mask::{Method, TextMask};
 use crate::policy::{Decision, Outcome};
-use crate::sql::{self, Analysis, AnalysisError, Body, Lineage};
+use crate::sql::{self, Analysis, AnalysisError, Body, CopySource, Lineage};
 use crate::wire::postgres::encode::ErrorText;
 
 /// Bytes of a command's text that are recorded; its digest covers all of it.
@@ -28,6 +28,9 @@ const ANALYSES_MAX: usize = 256;
 const ANALYSED_BYTES_MAX: usize = 4 << 10;
 
 const COPIES_MASKED: &str = "it copies masked columns to where they would be seen";
+/// Said before the command goes, or at the server's announcement where only that tells.
+pub(super) const BINARY_COPY: &str =
+    "COPY in binary format cannot be masked: use the text or CSV format";
 const UNSEEN: &str = "it runs a prepared statement that the gateway did not see prepared";
 
 /// A command with the decision on it.
@@ -262,13 +265,38 @@ impl Session {
             parts.0.incomplete = parts.0.incomplete.or(Some(COPIES_MASKED));
         }
         let facts = joined.as_ref().map_or(&analysis.facts, |joined| &joined.0);
-        let decision = self.policy.decide(&self.target, &self.subject, facts);
+        let mut decision = self.policy.decide(&self.target, &self.subject, facts);
+        if decision.outcome != Outcome::Deny && self.copies_unmaskable(analysis) {
+            // Found out only when the server announces the stream, it would end the session.
+            decision = Decision {
+                outcome: Outcome::Deny,
+                rule: None,
+                reason: BINARY_COPY.into(),
+            };
+        }
         Judged {
             number: 0,
             analysis: analysis.clone(),
             joined,
             decision,
         }
+    }
+
+    /// The command copies out in the binary format what masks may be on.
+    fn copies_unmaskable(&self, analysis: &Analysis) -> bool {
+        let masks = &self.target.masks;
+        let may_mask = |source: &CopySource| match source {
+            CopySource::Relation(relation, columns) if columns.is_empty() => {
+                masks.masks_table(relation.schema.as_deref(), &relation.name)
+            }
+            CopySource::Relation(relation, columns) => columns
+                .iter()
+                .any(|column| masks.may_mask(relation.schema.as_deref(), &relation.name, column)),
+            // The lineage tells, once the server has read the query.
+            CopySource::Query => false,
+        };
+        let mut copies = analysis.copies_out.iter();
+        copies.any(|copy| copy.format.binary && (masks.has_patterns() || may_mask(&copy.source)))
     }
 
     /// The command writes what masked columns hold to a place that no mask covers: from there it
@@ -407,7 +435,13 @@ impl Session {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        self.masked_text(text.get(..end).unwrap_or_default())
+        let mut shown = self.masked_text(text.get(..end).unwrap_or_default());
+        let left_out = text.len().saturating_sub(end);
+        if left_out > 0 {
+            // Who reads it must not take the start for the whole: it may end in something else.
+            shown.push_str(&format!(" … ({left_out} more bytes are not shown)"));
+        }
+        shown
     }
 
     /// A text with the target's pattern masks applied.
