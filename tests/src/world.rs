@@ -6,13 +6,14 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::unistd::{User, chown, geteuid};
 
 use crate::cgroup::{self, Cgroup};
 use crate::gateway::{self, Gateway};
+use crate::interrupt;
 use crate::netns::{self, Namespace};
 use crate::postgres::{self, Postgres};
 use crate::process::{self, wait_until};
@@ -29,6 +30,8 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
 
 /// Everything on disk is below this; the account of PostgreSQL must be able to reach it.
 const ROOT: &str = "/var/tmp/interceptor-tests";
+/// How long a test waits for the same test of another clone.
+const TURN_LIMIT: Duration = Duration::from_secs(180);
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Where a client runs.
@@ -66,12 +69,17 @@ pub struct World {
 impl World {
     /// Builds the world `name`, after sweeping away what an earlier one of that name left.
     pub fn new(name: &str) -> Result<Self> {
+        Self::new_within(name, Duration::ZERO)
+    }
+
+    /// The same, but waits up to `limit` for another run that uses it.
+    fn new_within(name: &str, limit: Duration) -> Result<Self> {
         check_name(name)?;
         ensure!(
             geteuid().is_root(),
             "network namespaces and eBPF need root; run this as root"
         );
-        let lock = take_lock(name)?;
+        let lock = take_lock(name, limit)?;
         sweep(name)?;
         match Self::build(name, lock) {
             Ok(world) => Ok(world),
@@ -214,7 +222,8 @@ impl Drop for World {
 
 /// Builds a world for `test`; on failure shows what the gateway and the target logged.
 pub fn with_world(name: &str, test: impl FnOnce(&World) -> Result<()>) -> Result<()> {
-    let world = World::new(name)?;
+    // Another clone on this machine may run the same test: they take turns.
+    let world = World::new_within(name, TURN_LIMIT)?;
     test(&world).map_err(|error| {
         let tail = |file: &str| {
             let text = fs::read_to_string(world.directory().join(file)).unwrap_or_default();
@@ -261,7 +270,7 @@ pub fn sweep(name: &str) -> Result<()> {
 
 /// Sweeps the world `name` away unless a run is using it. True if anything was there.
 pub fn stop(name: &str) -> Result<bool> {
-    let _lock = take_lock(name)?;
+    let _lock = take_lock(name, Duration::ZERO)?;
     let anything = !traces(name)?.is_empty();
     sweep(name)?;
     Ok(anything)
@@ -394,15 +403,22 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// An abstract socket: it leaves no file, and is free the moment its process ends, however.
-fn take_lock(name: &str) -> Result<UnixListener> {
+/// An abstract socket: it leaves no file, and is free the moment its process ends, however. Waits
+/// up to `limit` for another run that has it.
+fn take_lock(name: &str, limit: Duration) -> Result<UnixListener> {
     let address = UnixAddress::from_abstract_name(format!("interceptor-tests/{name}"))?;
-    match UnixListener::bind_addr(&address) {
-        Ok(lock) => Ok(lock),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(anyhow!(
-            "the world {name} is in use by another run; wait for it or stop it"
-        )),
-        Err(error) => Err(error.into()),
+    let start = Instant::now();
+    loop {
+        match UnixListener::bind_addr(&address) {
+            Ok(lock) => return Ok(lock),
+            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => return Err(error.into()),
+            Err(_) => ensure!(
+                start.elapsed() < limit,
+                "the world {name} is in use by another run; wait for it or stop it"
+            ),
+        }
+        interrupt::check()?;
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

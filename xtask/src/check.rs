@@ -75,20 +75,29 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let name = step.name();
         show::heading(name);
         let start = Instant::now();
-        step.run(options)?;
+        let passed = step.run(options);
         timings.push((name, start.elapsed()));
+        if passed.is_err() {
+            print_timings(&timings);
+        }
+        passed?;
     }
     show::heading(match options.only {
         Some(_) => "This step passed; the others were not run",
         None => "All checks passed",
     });
-    for (name, elapsed) in timings {
-        println!("  {:>8}  {name}", show::duration(elapsed));
-    }
+    print_timings(&timings);
     if options.fast {
         println!("  not run: the kernel plane's and the end-to-end tests (--fast)");
     }
     Ok(())
+}
+
+/// Also of a run that failed: where the time went is of interest then as well.
+fn print_timings(timings: &[(&str, Duration)]) {
+    for (name, elapsed) in timings {
+        println!("  {:>8}  {name}", show::duration(*elapsed));
+    }
 }
 
 impl Step {

@@ -146,3 +146,15 @@ fn refuses_a_name_in_use() -> Result<()> {
     assert!(refusal.is_err_and(|text| text.contains("in use by another run")));
     Ok(())
 }
+
+#[test]
+fn waits_for_its_turn() -> Result<()> {
+    let taken = World::new("turns")?;
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| with_world("turns", |_| Ok(())));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!second.is_finished(), "it did not wait");
+        drop(taken);
+        second.join().expect("the second world panicked")
+    })
+}
