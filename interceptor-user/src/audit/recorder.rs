@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use interceptor_core::audit::chain::{EVENT_BYTES_MAX, Head};
 use interceptor_core::audit::event::Event;
@@ -23,6 +24,9 @@ pub const QUEUE_EVENTS_MAX: usize = 65_536;
 
 /// The most encoded bytes that wait to be written.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long an event that nobody waits for lets others join its commit.
+const LINGER_MAX: Duration = Duration::from_millis(10);
 
 /// A commit takes no further event once it holds this many bytes.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
@@ -84,6 +88,8 @@ struct Shared {
 struct Queue {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Entries whose writer waits for their answer.
+    awaited: usize,
     /// Why it takes no more; sticky.
     refusal: Option<AuditError>,
 }
@@ -231,9 +237,15 @@ impl Recorder {
             });
         }
         queue.bytes = bytes;
+        let awaited = acknowledge.is_some();
+        queue.awaited += usize::from(awaited);
         queue.entries.push_back(Entry { event, acknowledge });
+        let count = queue.entries.len();
         drop(queue);
-        shared.wakes_writer.notify_one();
+        // Otherwise the writer is awake, or waits for one that is awaited.
+        if awaited || count == 1 || count == BATCH_EVENTS_MAX {
+            shared.wakes_writer.notify_one();
+        }
         Ok(())
     }
 }
@@ -261,7 +273,7 @@ impl Shared {
         let mut queue = self.lock();
         // A failure after `close` outweighs it: what was queued then is lost.
         queue.refusal = Some(error.clone());
-        queue.bytes = 0;
+        (queue.bytes, queue.awaited) = (0, 0);
         let entries = std::mem::take(&mut queue.entries);
         drop(queue);
         acknowledge(entries, |_| Err(error.clone()));
@@ -269,15 +281,36 @@ impl Shared {
 
     /// Waits for events and takes what is there, within the limits of a commit. `None` once the
     /// queue is closed and empty.
+    ///
+    /// An event that nobody waits for lets others join its commit for [`LINGER_MAX`]: else the
+    /// outcome of each command would have a commit of its own, and the next command's intent
+    /// would wait for it.
     fn next_batch(&self) -> Option<Vec<Entry>> {
         let mut queue = self.lock();
-        while queue.entries.is_empty() {
-            if queue.refusal.is_some() {
-                return None;
+        let mut lingers_until = None;
+        loop {
+            let closed = queue.refusal.is_some();
+            if queue.entries.is_empty() {
+                if closed {
+                    return None;
+                }
+                queue = self
+                    .wakes_writer
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            queue = self
+            if closed || queue.awaited > 0 || queue.entries.len() >= BATCH_EVENTS_MAX {
+                break;
+            }
+            let now = Instant::now();
+            let until = *lingers_until.get_or_insert(now + LINGER_MAX);
+            if now >= until {
+                break;
+            }
+            (queue, _) = self
                 .wakes_writer
-                .wait(queue)
+                .wait_timeout(queue, until - now)
                 .unwrap_or_else(PoisonError::into_inner);
         }
         let mut batch = Vec::new();
@@ -287,6 +320,7 @@ impl Shared {
                 break;
             };
             bytes = bytes.saturating_add(entry.event.len());
+            queue.awaited -= usize::from(entry.acknowledge.is_some());
             batch.push(entry);
         }
         queue.bytes = queue.bytes.saturating_sub(bytes);
