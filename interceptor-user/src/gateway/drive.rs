@@ -496,7 +496,11 @@ impl Driver {
         let client = &mut self.client;
         let _ = timeout(LINGER_WAIT_MAX, async {
             client.write_all(&last_words).await?;
-            client.shutdown().await?;
+            // Who closes first keeps the pair of addresses in TIME_WAIT. A client that takes its
+            // port again meanwhile is not heard here, so one that is about to close goes first.
+            if !self.session.is_terminated() {
+                client.shutdown().await?;
+            }
             // Closing with unread bytes resets the connection, and the last words with it.
             let mut rest = client.take(LINGER_BYTES_MAX);
             tokio::io::copy(&mut rest, &mut tokio::io::sink()).await

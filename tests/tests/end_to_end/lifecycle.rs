@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use interceptor_tests::policies::{OPEN, SHOP};
-use interceptor_tests::wire::{Wire, query};
+use interceptor_tests::wire::{Wire, message, query};
 use interceptor_tests::world::{TARGET_V4, TARGET_V6, UNNAMED_V4};
 use interceptor_tests::{From, Gateway, World, postgres, wait_until, with_gateway, with_world};
 use nix::sys::signal::Signal;
@@ -253,6 +253,26 @@ fn a_broken_policy_at_reload_changes_nothing() -> Result<()> {
         wait_until("the new policy is in force", Duration::from_secs(5), || {
             Ok(psql.run(email)?.success()? == "****\n")
         })
+    })
+}
+
+/// A pair of addresses in TIME_WAIT on the gateway is closed to the client that uses its port again.
+#[test]
+fn sessions_that_end_in_order_leave_no_time_wait() -> Result<()> {
+    with_gateway("life-ports", OPEN, |world, gateway| {
+        for _ in 0..200 {
+            let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
+            wire.log_in()?;
+            wire.send(&message(b'X', b""))?;
+        }
+        wait_until("the sessions are over", Duration::from_secs(10), || {
+            Ok(gateway.sessions()?.is_empty())
+        })?;
+        let mut ss = world.gateway_command("ss", None)?;
+        ss.args(["-Htan", "state", "time-wait", "( sport = :5432 )"]);
+        let waiting = interceptor_tests::process::run(ss, Duration::from_secs(5))?.success()?;
+        assert_eq!(waiting, "");
+        Ok(())
     })
 }
 

@@ -203,6 +203,7 @@ impl Session {
         if !self.gates.is_empty() || !self.to_server.is_empty() {
             return Taken::Waits;
         }
+        self.terminated = true;
         self.close("the client ended the session", false);
         Taken::Done
     }

@@ -211,6 +211,8 @@ pub struct Session {
     actions: VecDeque<Action>,
     cancel_key: Option<CancelKey>,
     draining: bool,
+    /// The client sent Terminate, and closes its side next.
+    terminated: bool,
     client_gone: bool,
 }
 
@@ -250,6 +252,7 @@ impl Session {
             actions: VecDeque::new(),
             cancel_key: None,
             draining: false,
+            terminated: false,
             client_gone: false,
         }
     }
@@ -461,6 +464,11 @@ impl Session {
     /// The gateway's patience is over: the session ends now.
     pub fn terminate(&mut self, reason: &str) {
         self.close_with(reason, false, &ErrorText::new("57P01", reason));
+    }
+
+    /// The client ended the session itself, and closes its side next.
+    pub fn is_terminated(&self) -> bool {
+        self.terminated
     }
 
     fn drain_if_idle(&mut self) {
