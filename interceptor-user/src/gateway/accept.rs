@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use interceptor_core::audit::event::{self, Kind};
+use interceptor_core::audit::event;
 use interceptor_core::command::{Process, Subject};
 use interceptor_core::policy::{Protocol, Target};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::drive::{self, Stage};
-use super::{Shared, event};
+use super::Shared;
 use crate::admin::SessionRow;
 use crate::audit::json;
 use crate::kernel::Plane;
@@ -89,7 +89,7 @@ async fn begin(
     let target = Arc::new(target.clone());
     let process = identify(plane, peer, destination);
     let id = Uuid::now_v7();
-    record_connection(&shared, id, peer, destination, &target, process.as_ref())?;
+    let connection = connection(peer, destination, &target, process.as_ref());
     let row = SessionRow {
         id: id.to_string(),
         client: peer.to_string(),
@@ -118,6 +118,7 @@ async fn begin(
     };
     drive::drive(
         client,
+        connection,
         destination,
         target,
         subject,
@@ -147,14 +148,13 @@ fn identify(plane: &RwLock<Plane>, client: SocketAddr, target: SocketAddr) -> Op
     }
 }
 
-fn record_connection(
-    shared: &Shared,
-    id: Uuid,
+/// What is recorded of a connection before its session begins.
+fn connection(
     client: SocketAddr,
     destination: SocketAddr,
     target: &Target,
     process: Option<&Process>,
-) -> io::Result<()> {
+) -> event::Connection {
     let protocol = match target.protocol {
         Protocol::Postgres => "postgres",
     };
@@ -166,15 +166,11 @@ fn record_connection(
         executable: process.executable.clone().unwrap_or_default(),
         cgroup: process.cgroup.clone().unwrap_or_default(),
     });
-    let connection = event::Connection {
+    event::Connection {
         client: client.to_string(),
         target_address: destination.to_string(),
         target: target.name.clone(),
         protocol: protocol.to_owned(),
         process,
-    };
-    shared
-        .recorder
-        .note(event(id.as_bytes(), Kind::Connection(connection)))
-        .map_err(io::Error::other)
+    }
 }

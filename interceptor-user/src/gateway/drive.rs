@@ -110,6 +110,7 @@ enum Woken {
 )]
 pub(super) async fn drive(
     client: TcpStream,
+    connection: events::Connection,
     destination: SocketAddr,
     target: Arc<Target>,
     subject: Subject,
@@ -141,6 +142,7 @@ pub(super) async fn drive(
         shown: ("starting", 0),
     };
     let mut turns = 0;
+    driver.record(Kind::Connection(connection), None);
     driver.enter_stage(*stage.borrow_and_update());
     while !driver.session.is_closed() {
         if driver.turn() {
