@@ -39,6 +39,11 @@ const HEAD_KEY: &str = "head";
 /// Why the log cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Bytes of the database do not agree with its checksums.
+    #[error(
+        "the audit database in {0} was altered, by somebody or by a fault of the disk: its checksums do not agree; keep a copy for examination, and go on with a log directory from a backup or a new one"
+    )]
+    Corrupt(PathBuf),
     /// No log there.
     #[error("no audit log in {0}; give the directory that holds its `db` file")]
     Absent(PathBuf),
@@ -317,10 +322,7 @@ impl Reader {
             .cache_capacity(CACHE_BYTES)
             // The writer flushes; a timer would only hide a missing flush.
             .flush_every_ms(None);
-        let database_error = |source| StoreError::Database {
-            path: path.to_owned(),
-            source,
-        };
+        let database_error = |source| database_error(path, source);
         let mut tries = 1;
         let database = loop {
             match config.open() {
@@ -371,10 +373,7 @@ impl Reader {
     }
 
     fn database_error(&self, source: sled::Error) -> StoreError {
-        StoreError::Database {
-            path: self.path.clone(),
-            source,
-        }
+        database_error(&self.path, source)
     }
 
     fn transaction_error(&self, error: TransactionError<Infallible>) -> StoreError {
@@ -406,6 +405,14 @@ fn sequence_of(key: &[u8]) -> u64 {
 /// sled 0.34 reports a held lock as an unspecific I/O error with this text.
 fn is_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
+fn database_error(path: &Path, source: sled::Error) -> StoreError {
+    let path = path.to_owned();
+    match source {
+        sled::Error::Corruption { .. } => StoreError::Corrupt(path),
+        source => StoreError::Database { path, source },
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::drive::{self, Stage};
 use super::Shared;
+use super::drive::{self, Stage};
 use crate::admin::SessionRow;
 use crate::audit::json;
 use crate::kernel::Plane;

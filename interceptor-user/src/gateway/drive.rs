@@ -50,6 +50,8 @@ const TURNS_MAX: u32 = 32;
 /// After the end, how long a client may take to read the last words, and the server to take its
 /// farewell.
 const LINGER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a client that was told the end may take to close first.
+const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Bytes that a client may still send after the end while it reads them.
 const LINGER_BYTES_MAX: u64 = 1 << 20;
 
@@ -495,20 +497,32 @@ impl Driver {
             let _ = try_write(&server, &farewell);
         }
         let last_words = self.session.to_client().to_vec();
-        let client = &mut self.client;
+        let (client, terminated) = (&mut self.client, self.session.is_terminated());
         let _ = timeout(LINGER_WAIT_MAX, async {
             client.write_all(&last_words).await?;
             // Who closes first keeps the pair of addresses in TIME_WAIT. A client that takes its
-            // port again meanwhile is not heard here, so one that is about to close goes first.
-            if !self.session.is_terminated() {
+            // port again meanwhile is not heard here, so it is let go first, if it does so soon.
+            let soon = if terminated {
+                LINGER_WAIT_MAX
+            } else {
+                CLOSE_WAIT_MAX
+            };
+            if timeout(soon, read_to_end(client)).await.is_err() {
                 client.shutdown().await?;
+                read_to_end(client).await?;
             }
-            // Closing with unread bytes resets the connection, and the last words with it.
-            let mut rest = client.take(LINGER_BYTES_MAX);
-            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+            Ok::<(), io::Error>(())
         })
         .await;
     }
+}
+
+/// Reads what a client still sends until it closes its side: closing with unread bytes resets the
+/// connection, and the last words with it.
+async fn read_to_end(client: &mut TcpStream) -> io::Result<()> {
+    let mut rest = client.take(LINGER_BYTES_MAX);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// Passes a cancel request on, on a connection of its own, as clients do.

@@ -38,6 +38,14 @@ pub enum KernelError {
         /// One of its processes.
         pid: u32,
     },
+    /// The nft table is there without our pins.
+    #[error(
+        "this network namespace has the nft table of another gateway, whose pins are not in {bpffs}; give its --bpffs, or run `interceptor detach` first"
+    )]
+    OtherPlane {
+        /// Our pin directory.
+        bpffs: PathBuf,
+    },
     /// A process still lives in the proxy's cgroup.
     #[error("the process {pid} still runs in {cgroup}; stop it, then detach")]
     ProxyRuns {

@@ -140,7 +140,12 @@ impl Plane {
         check_port(&targets, config.listen_port)?;
         let cgroup = Cgroup::find(config.cgroup.as_deref())?;
         let devices = device::list(config.devices.as_deref())?;
-        backstop::is_present()?; // Is nft there at all?
+        // One network namespace has one backstop: with a second plane each would undo the other's.
+        if backstop::is_present()? && !config.bpffs.exists() {
+            return Err(KernelError::OtherPlane {
+                bpffs: config.bpffs.clone(),
+            });
+        }
         warn_without_forwarding();
         // Only a dead gateway's plane is taken over: from a live one it would take every client.
         if let Some(pid) = cgroup.occupant()? {

@@ -160,15 +160,23 @@ fn set_routes(
     let sources = sources(family, &wanted)?;
     let table = config.route_table;
     let mut lines = String::new();
+    let mut unrouted = Vec::new();
     for network in &wanted {
         let source = sources
             .get(network)
             .map(|source| format!(" src {source}"))
             .unwrap_or_default();
         if source.is_empty() {
-            tracing::warn!(target: "interceptor::kernel", "there is no route to the target {network}; add one, then restart the gateway");
+            unrouted.push(network.to_string());
         }
         lines += &format!("route replace local {network} dev lo table {table}{source}\n");
+    }
+    if let Some(first) = unrouted.first() {
+        tracing::warn!(
+            target: "interceptor::kernel",
+            "there is no route to {} of the targets, the first is {first}; add one, then restart the gateway",
+            unrouted.len()
+        );
     }
     for stale in routes(family, config)?
         .into_iter()

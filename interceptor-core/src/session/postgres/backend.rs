@@ -87,6 +87,12 @@ impl Session {
         }
         if header.size > SERVER_MESSAGE_BYTES_MAX {
             let limit = SERVER_MESSAGE_BYTES_MAX;
+            if matches!(header.kind, kind::DATA_ROW | kind::COPY_DATA) {
+                return Err(Stop::Unmaskable(alloc::format!(
+                    "a row of {} bytes is larger than the {limit} that can be masked",
+                    header.size
+                )));
+            }
             let error = FrameError::TooLarge {
                 kind: header.kind,
                 size: header.size,
