@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::Shared;
-use super::drive::{self, Stage};
+use super::drive::{self, Arrival, Stage};
 use crate::admin::SessionRow;
 use crate::audit::json;
 use crate::kernel::Plane;
@@ -116,19 +116,15 @@ async fn begin(
         user: String::new(),
         database: String::new(),
     };
-    drive::drive(
+    let arrival = Arrival {
         client,
         connection,
         destination,
         target,
         subject,
         id,
-        shared,
-        membership,
-        controls,
-        stage,
-    )
-    .await;
+    };
+    drive::drive(arrival, shared, membership, controls, stage).await;
     Ok(())
 }
 

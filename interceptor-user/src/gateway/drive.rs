@@ -13,13 +13,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use interceptor_core::audit::event::{self as events, Kind};
 use interceptor_core::command::Subject;
 use interceptor_core::policy::{Snapshot, Target};
 use interceptor_core::session::postgres::catalog::Catalog;
 use interceptor_core::session::postgres::{Action, HoldRequest, Resolution, Session, Ticket};
-use interceptor_core::wire::postgres::startup::{CancelKey, encode_cancel};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -28,6 +26,7 @@ use uuid::Uuid;
 
 use super::catalog::{CatalogError, Entry};
 use super::sessions::{Control, Membership};
+use super::wait::{readable, some, try_read, try_write, until, writable};
 use super::{Shared, event, upstream};
 use crate::approval::{Held, Request};
 use crate::audit::{AuditError, Pending, json};
@@ -43,8 +42,6 @@ pub(super) enum Stage {
     Ending,
 }
 
-/// Room made for one read.
-const READ_BYTES: usize = 32 << 10;
 /// Turns of the loop without waiting before other tasks of the thread get theirs.
 const TURNS_MAX: u32 = 32;
 /// After the end, how long a client may take to read the last words, and the server to take its
@@ -63,7 +60,6 @@ struct Driver {
     session: Session,
     policy: watch::Receiver<Arc<Snapshot>>,
     shared: Arc<Shared>,
-    target: Arc<Target>,
     destination: SocketAddr,
     id: Uuid,
     membership: Membership,
@@ -105,35 +101,39 @@ enum Woken {
     Stage,
 }
 
+/// A client that has just come, and what is known of it.
+pub(super) struct Arrival {
+    pub(super) client: TcpStream,
+    /// What is recorded of it.
+    pub(super) connection: events::Connection,
+    /// The address that it dialled.
+    pub(super) destination: SocketAddr,
+    pub(super) target: Arc<Target>,
+    pub(super) subject: Subject,
+    pub(super) id: Uuid,
+}
+
 /// Carries one session from its first byte to its end.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what a session is made of, handed over once"
-)]
 pub(super) async fn drive(
-    client: TcpStream,
-    connection: events::Connection,
-    destination: SocketAddr,
-    target: Arc<Target>,
-    subject: Subject,
-    id: Uuid,
+    arrival: Arrival,
     shared: Arc<Shared>,
     membership: Membership,
     mut controls: mpsc::Receiver<Control>,
     mut stage: watch::Receiver<Stage>,
 ) {
-    let mut policy = shared.policy.clone();
-    let current = Arc::clone(&policy.borrow_and_update());
-    let session = Session::new(subject, current, Arc::clone(&target), shared.now_ns());
+    // Not marked as seen: if there was a reload since the gateway started, the first turn takes
+    // policy and target from it, together.
+    let policy = shared.policy.clone();
+    let current = Arc::clone(&policy.borrow());
+    let session = Session::new(arrival.subject, current, arrival.target, shared.now_ns());
     let mut driver = Driver {
         session,
         policy,
         shared,
-        target,
-        destination,
-        id,
+        destination: arrival.destination,
+        id: arrival.id,
         membership,
-        client,
+        client: arrival.client,
         server: None,
         connecting: None,
         recording: VecDeque::new(),
@@ -144,7 +144,7 @@ pub(super) async fn drive(
         shown: ("starting", 0),
     };
     let mut turns = 0;
-    driver.record(Kind::Connection(connection), None);
+    driver.record(Kind::Connection(arrival.connection), None);
     driver.enter_stage(*stage.borrow_and_update());
     while !driver.session.is_closed() {
         if driver.turn() {
@@ -273,7 +273,7 @@ impl Driver {
                 }
                 Action::Hold(request) => self.hold(request),
                 Action::Withdraw => (self.opening, self.held) = (None, None),
-                Action::ForwardCancel(key) => forward_cancel(self.destination, key),
+                Action::ForwardCancel(key) => upstream::forward_cancel(self.destination, key),
             }
         }
     }
@@ -305,7 +305,7 @@ impl Driver {
             .get_or_insert_with(|| self.shared.catalogs.entry(self.destination, &database));
         let (entry, target, destination) = (
             Arc::clone(entry),
-            Arc::clone(&self.target),
+            Arc::clone(self.session.target()),
             self.destination,
         );
         let asked = anew.then(Instant::now);
@@ -346,7 +346,7 @@ impl Driver {
             expires_unix_ns: opened_unix_ns
                 .saturating_add(request.timeout_ms.saturating_mul(1_000_000)),
             subject: self.session.subject().clone(),
-            target: self.target.name.clone(),
+            target: self.session.target().name.clone(),
             rule: request.rule,
             reason: request.reason,
             text: request.text,
@@ -436,7 +436,7 @@ impl Driver {
                 match result {
                     Ok((catalog, generation)) => self.session.handle_catalog(catalog, generation),
                     Err(error) => {
-                        tracing::error!(target = %self.target.name, %error, "the catalogue cannot be read: a session ends");
+                        tracing::error!(target = %self.session.target().name, %error, "the catalogue cannot be read: a session ends");
                         self.session.handle_no_catalog(&error.to_string());
                     }
                 }
@@ -525,64 +525,6 @@ async fn read_to_end(client: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Passes a cancel request on, on a connection of its own, as clients do.
-fn forward_cancel(target: SocketAddr, key: CancelKey) {
-    tokio::spawn(async move {
-        let sent = async {
-            let mut stream = upstream::connect(target).await?;
-            stream.write_all(&encode_cancel(&key)).await?;
-            // The server closes once it has acted.
-            timeout(LINGER_WAIT_MAX, stream.read(&mut [0; 1]))
-                .await
-                .map_err(io::Error::from)?
-        };
-        if let Err(error) = sent.await {
-            tracing::debug!(%error, "a cancel request could not be passed on");
-        }
-    });
-}
-
-fn try_read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-    buffer.reserve(READ_BYTES);
-    match stream.try_read_buf(buffer) {
-        Ok(count) => Ok(Some(count)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn try_write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    if bytes.is_empty() {
-        return Ok(0);
-    }
-    match stream.try_write(bytes) {
-        Ok(count) => Ok(count),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        Err(error) => Err(error),
-    }
-}
-
-async fn readable(stream: Option<&TcpStream>) {
-    match stream {
-        Some(stream) => drop(stream.readable().await),
-        None => std::future::pending().await,
-    }
-}
-
-async fn writable(stream: Option<&TcpStream>) {
-    match stream {
-        Some(stream) => drop(stream.writable().await),
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// The oldest event on its way to the disk. It stays in the queue.
 async fn recorded(
     recording: &mut VecDeque<(Ticket, Pending)>,
@@ -594,13 +536,4 @@ async fn recorded(
         }
         None => std::future::pending().await,
     }
-}
-
-/// The output of a future that may be there. It stays in its place.
-async fn some<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
-    std::future::poll_fn(|context| match future {
-        Some(future) => Pin::new(future).poll(context),
-        None => Poll::Pending,
-    })
-    .await
 }

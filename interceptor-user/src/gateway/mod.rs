@@ -10,6 +10,7 @@ mod drive;
 mod run;
 mod sessions;
 mod upstream;
+mod wait;
 
 pub use run::run;
 

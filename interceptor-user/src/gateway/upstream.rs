@@ -4,11 +4,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use interceptor_core::wire::postgres::startup::{CancelKey, encode_cancel};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long a target may take to answer the call.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a target may take to act on a cancel request.
+const CANCEL_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Dials a target.
 pub(super) async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
@@ -29,4 +34,21 @@ pub(super) fn reason(error: &io::Error) -> &'static str {
         }
         _ => "the connection failed",
     }
+}
+
+/// Passes a cancel request on, on a connection of its own, as clients do.
+pub(super) fn forward_cancel(target: SocketAddr, key: CancelKey) {
+    tokio::spawn(async move {
+        let sent = async {
+            let mut stream = connect(target).await?;
+            stream.write_all(&encode_cancel(&key)).await?;
+            // The server closes once it has acted.
+            timeout(CANCEL_WAIT_MAX, stream.read(&mut [0; 1]))
+                .await
+                .map_err(io::Error::from)?
+        };
+        if let Err(error) = sent.await {
+            tracing::debug!(%error, "a cancel request could not be passed on");
+        }
+    });
 }

@@ -262,6 +262,11 @@ impl Session {
         &self.subject
     }
 
+    /// The target, as the policy in force has it.
+    pub fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
     /// Another policy is in force: it decides from the next command on.
     pub fn set_policy(&mut self, policy: Arc<Snapshot>) {
         let Some(target) = policy.target(&self.target.name).cloned() else {
