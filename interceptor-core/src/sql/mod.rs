@@ -95,8 +95,10 @@ pub struct Analysis {
     pub facts: Facts,
     /// The text may hold a credential: it is recorded without its constants.
     pub sensitive: bool,
-    /// What its results are made of.
+    /// What its results are made of, all together.
     pub lineage: Lineage,
+    /// What the results of each statement are made of.
+    pub results: Vec<Lineage>,
     /// Every COPY TO STDOUT in it, in order.
     pub copies_out: Vec<CopyOut>,
     /// It is one statement, so that there is one result at most.
@@ -173,9 +175,12 @@ pub fn analyze(text: &str) -> Result<Analysis, AnalysisError> {
     let mut no_rows = true;
     for statement in statements {
         if let Some(node) = statement.stmt.as_ref().and_then(|node| node.node.as_ref()) {
-            analysis.lineage.no_rows = false;
+            let before = core::mem::take(&mut analysis.lineage);
             top_level(node, &mut analysis)?;
-            no_rows &= analysis.lineage.no_rows;
+            let own = core::mem::replace(&mut analysis.lineage, before);
+            no_rows &= own.no_rows;
+            merge_lineage(&mut analysis.lineage, own.clone());
+            analysis.results.push(own);
         }
     }
     analysis.lineage.no_rows = no_rows;
@@ -183,9 +188,10 @@ pub fn analyze(text: &str) -> Result<Analysis, AnalysisError> {
         analysis.facts.kinds.push("EMPTY");
     }
     analysis.single = statements.len() == 1;
-    if !analysis.single {
-        // Positions of columns are told apart only where there is one result.
-        analysis.lineage.columns = None;
+    // Positions of columns are told apart only where there is one result.
+    match analysis.results.first() {
+        Some(own) if analysis.single => analysis.lineage.clone_from(own),
+        _ => analysis.lineage.columns = None,
     }
     Ok(analysis)
 }

@@ -98,6 +98,25 @@ fn a_status_or_a_plan_does_not_cover_for_the_next_statement() {
     }
 }
 
+#[test]
+fn each_statement_of_a_text_is_masked_by_what_it_reads() {
+    let mut pair = Pair::running(&masked());
+    let one = |text: &str| vec![rows(&[(0, 0)]), row(&[Some(text)]), complete("SELECT 1")];
+    pair.exchange(
+        "SELECT upper('harmless'); SELECT upper(email) FROM customers; SELECT upper('after')",
+        &[
+            one("HARMLESS"),
+            one("SECRET"),
+            one("AFTER"),
+            vec![ready(b'I')],
+        ]
+        .concat(),
+    );
+    pair.shows("HARMLESS");
+    pair.shows("AFTER");
+    assert!(!holds(&pair.to_client, "SECRET"));
+}
+
 /// EXPLAIN VERBOSE shows what an immutable function came to.
 #[test]
 fn a_plan_with_a_function_that_is_not_known_is_hidden() {

@@ -260,12 +260,12 @@ impl Session {
 
     /// RowDescription: plans how rows are rewritten. True if it is not for the client.
     fn described(&mut self, body: &[u8]) -> Result<bool, Stop> {
-        let judged = match self.expected.front() {
-            Some(Expected::Query(running)) => running.judged.clone(),
+        let (judged, statement) = match self.expected.front() {
+            Some(Expected::Query(running)) => (running.judged.clone(), running.statements),
             Some(Expected::Describe {
                 portal: Some(portal),
                 ..
-            }) => portal.clone(),
+            }) => (portal.clone(), 0),
             Some(Expected::Describe { portal: None, .. }) => {
                 self.expected.pop_front();
                 return Ok(false);
@@ -273,7 +273,7 @@ impl Session {
             _ => return Err(Stop::unexpected(kind::ROW_DESCRIPTION)),
         };
         let columns = backend::row_description(body)?;
-        let methods = self.methods(&columns, judged.lineage(), judged.facts())?;
+        let methods = self.methods(&columns, judged.lineage_of(statement), judged.facts())?;
         let plan = Arc::new(RowPlan::new(&columns, methods, &self.target.masks));
         match self.expected.front_mut() {
             Some(Expected::Query(running)) => running.plan = Some(plan),
@@ -536,6 +536,7 @@ impl Running {
         }
         self.plan = None;
         self.copying_in = false;
+        self.statements += 1;
         if let Some(copy) = self.copy.take() {
             let (rows, masked) = copy.counts();
             self.rows += rows;

@@ -55,6 +55,13 @@ impl Judged {
             .as_ref()
             .map_or(&self.analysis.lineage, |joined| &joined.1)
     }
+
+    /// The lineage of one statement's results, where its own text tells it all.
+    pub(super) fn lineage_of(&self, statement: usize) -> &Lineage {
+        let own = self.analysis.results.get(statement);
+        own.filter(|_| self.joined.is_none())
+            .unwrap_or(self.lineage())
+    }
 }
 
 /// When a text can be read.

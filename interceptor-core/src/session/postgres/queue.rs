@@ -62,6 +62,8 @@ pub(super) struct Running {
     pub(super) copy: Option<CopyMasker>,
     /// COPYs to the client that began, of those in the text.
     pub(super) copies: usize,
+    /// Statements that ended, of those in the text: the server completes each once.
+    pub(super) statements: usize,
     /// The server waits for COPY data.
     pub(super) copying_in: bool,
 }
@@ -79,6 +81,7 @@ impl Running {
             plan: None,
             copy: None,
             copies: 0,
+            statements: 0,
             copying_in: false,
         }
     }
