@@ -56,11 +56,13 @@ impl Judged {
             .map_or(&self.analysis.lineage, |joined| &joined.1)
     }
 
-    /// The lineage of one statement's results, where its own text tells it all.
+    /// The lineage of one statement's results, where its own text tells it all: nothing runs by
+    /// name, and nothing made it doubtful later.
     pub(super) fn lineage_of(&self, statement: usize) -> &Lineage {
+        let all = self.lineage();
+        let apart = self.joined.is_none() && !self.analysis.single && !all.opaque;
         let own = self.analysis.results.get(statement);
-        own.filter(|_| self.joined.is_none())
-            .unwrap_or(self.lineage())
+        own.filter(|_| apart).unwrap_or(all)
     }
 }
 
