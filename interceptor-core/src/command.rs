@@ -98,3 +98,14 @@ pub struct Subject {
     /// The target's database that the client asked for.
     pub database: String,
 }
+
+/// A person's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The command may go.
+    pub approved: bool,
+    /// Who says so.
+    pub by: String,
+    /// What they say.
+    pub reason: String,
+}

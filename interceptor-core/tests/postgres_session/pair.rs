@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use interceptor_core::audit::event::Kind;
-use interceptor_core::command::Subject;
+use interceptor_core::command::{Resolution, Subject};
 use interceptor_core::mask::HashKey;
 use interceptor_core::policy::{self, Snapshot, Source};
 use interceptor_core::session::postgres::catalog::{Catalog, CatalogColumn, CatalogRelation};
-use interceptor_core::session::postgres::{Action, Resolution, Session, Ticket};
+use interceptor_core::session::postgres::{Action, Session, Ticket};
 
 use crate::text::*;
 

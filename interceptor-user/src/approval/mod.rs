@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use interceptor_core::command::Subject;
+use interceptor_core::command::{Resolution, Subject};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -45,17 +45,6 @@ pub struct Request {
     pub reads: Vec<String>,
     /// Relations that it writes.
     pub writes: Vec<String>,
-}
-
-/// What a person decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolution {
-    /// The command may go.
-    pub approved: bool,
-    /// Who decided.
-    pub by: String,
-    /// What they said; may be empty.
-    pub reason: String,
 }
 
 /// The request is not, or no longer, waiting.

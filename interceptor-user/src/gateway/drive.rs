@@ -14,10 +14,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use interceptor_core::audit::event::{self as events, Kind};
-use interceptor_core::command::Subject;
+use interceptor_core::command::{Resolution, Subject};
 use interceptor_core::policy::{Snapshot, Target};
 use interceptor_core::session::postgres::catalog::Catalog;
-use interceptor_core::session::postgres::{Action, HoldRequest, Resolution, Session, Ticket};
+use interceptor_core::session::postgres::{Action, HoldRequest, Session, Ticket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -96,7 +96,7 @@ enum Woken {
     Recorded(Ticket, Result<u64, AuditError>),
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
     HoldRecorded(Result<u64, AuditError>),
-    Resolved(crate::approval::Resolution),
+    Resolved(Resolution),
     Control(Option<Control>),
     Stage,
 }
@@ -448,12 +448,7 @@ impl Driver {
             },
             Woken::Resolved(answer) => {
                 self.held = None;
-                let resolution = Resolution {
-                    approved: answer.approved,
-                    by: answer.by,
-                    reason: answer.reason,
-                };
-                self.session.handle_resolution(&resolution);
+                self.session.handle_resolution(&answer);
             }
             Woken::Control(Some(Control::Cancel)) => self.session.handle_cancel(),
         }

@@ -5,8 +5,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::frontend::Pending;
-use super::{Action, HoldRequest, Resolution, Session, judge};
+use super::{Action, HoldRequest, Session, judge};
 use crate::audit::event::{self, Kind};
+use crate::command::Resolution;
 use crate::wire::postgres::encode::{self, ErrorText};
 
 /// Characters of a parameter that the approver is shown.

@@ -17,6 +17,7 @@ pub mod catalog;
 mod cells;
 mod copy;
 mod copying;
+mod ending;
 mod frontend;
 mod hold;
 mod judge;
@@ -34,11 +35,10 @@ use alloc::vec::Vec;
 use bytes::{Buf, BytesMut};
 use hashbrown::HashMap;
 
-use crate::audit::event::{self, Kind};
+use crate::audit::event::Kind;
 use crate::command::Subject;
 use crate::policy::{Snapshot, Target};
-use crate::wire::postgres::encode::{self, ErrorText, Severity};
-use crate::wire::postgres::frontend::kind as frontend_kind;
+use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::startup::CancelKey;
 use catalog::{Catalog, Provenance};
 use cells::RowPlan;
@@ -112,17 +112,6 @@ pub struct HoldRequest {
     pub writes: Vec<String>,
     /// Milliseconds until it is refused.
     pub timeout_ms: u64,
-}
-
-/// A person's answer.
-#[derive(Debug, Clone)]
-pub struct Resolution {
-    /// The command may go.
-    pub approved: bool,
-    /// Who says so.
-    pub by: String,
-    /// What they say.
-    pub reason: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -368,11 +357,6 @@ impl Session {
         }
     }
 
-    /// Over, and everything is out.
-    pub fn is_finished(&self) -> bool {
-        self.phase == Phase::Closed && self.to_client.is_empty()
-    }
-
     /// Over: no more is read, and the server's side can be closed.
     pub fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
@@ -458,120 +442,6 @@ impl Session {
             false,
             &error,
         );
-    }
-
-    /// The gateway is going down: the session ends as soon as nothing is under way.
-    pub fn drain(&mut self) {
-        self.draining = true;
-        self.drain_if_idle();
-    }
-
-    /// The gateway's patience is over: the session ends now.
-    pub fn terminate(&mut self, reason: &str) {
-        self.close_with(reason, false, &ErrorText::new("57P01", reason));
-    }
-
-    /// The client ended the session itself, and closes its side next.
-    pub fn is_terminated(&self) -> bool {
-        self.terminated
-    }
-
-    fn drain_if_idle(&mut self) {
-        let idle = self.expected.is_empty()
-            && self.held.is_none()
-            && self.client_in.is_empty()
-            && self.gates.is_empty()
-            && self.settings.idle;
-        if self.draining && (self.phase < Phase::Running || idle) {
-            self.terminate("terminating connection because interceptor is shutting down");
-        }
-    }
-
-    /// The client closed its side.
-    pub fn handle_client_closed(&mut self) {
-        self.client_gone = true;
-        if self.held.is_some() {
-            self.end_hold("client_gone");
-        }
-        self.close_if_gone();
-    }
-
-    /// Ends the session of a client that is gone, once what it had sent is on its way.
-    fn close_if_gone(&mut self) {
-        if !self.client_gone || !self.gates.is_empty() || !self.to_server().is_empty() {
-            return;
-        }
-        if self.client_in.is_empty() && self.pass_up == 0 {
-            self.close("the client closed the connection", false);
-        } else {
-            self.close("the client left in the middle of a message", true);
-        }
-    }
-
-    /// The server closed its side.
-    pub fn handle_server_closed(&mut self) {
-        if self.held.is_some() {
-            self.end_hold("target_gone");
-        }
-        if self.phase < Phase::Running && self.to_client.is_empty() {
-            return self.handle_unreachable("it closed the connection");
-        }
-        self.close("the target closed the connection", false);
-    }
-
-    /// A connection failed.
-    pub fn handle_broken(&mut self, reason: &str) {
-        if self.held.is_some() {
-            self.end_hold("client_gone");
-        }
-        self.close(reason, false);
-    }
-
-    fn close_with(&mut self, reason: &str, violation: bool, error: &ErrorText) {
-        if self.phase == Phase::Closed {
-            return;
-        }
-        // In the middle of a message that passes, an error would be read as its bytes.
-        if self.pass_down == 0 && self.phase >= Phase::Startup {
-            encode::error(&mut self.to_client, Severity::Fatal, error);
-        }
-        self.close(reason, violation);
-    }
-
-    fn close(&mut self, reason: &str, violation: bool) {
-        if self.phase == Phase::Closed {
-            return;
-        }
-        if self.held.is_some() {
-            self.end_hold("session_ended");
-        }
-        for expected in core::mem::take(&mut self.expected) {
-            self.not_run(expected, "session_ended");
-        }
-        // A server that is not in the middle of a message is told, or it logs a lost client.
-        let tells =
-            self.phase >= Phase::Preparing && self.to_server.is_empty() && self.pass_up == 0;
-        self.phase = Phase::Closed;
-        self.gates.clear();
-        self.to_server.clear();
-        if tells {
-            encode::message(&mut self.to_server, frontend_kind::TERMINATE, |_| {});
-        }
-        self.client_in.clear();
-        self.server_in.clear();
-        self.record(Kind::Close(event::Close {
-            reason: String::from(reason),
-            violation,
-            commands: self.commands,
-            bytes_up: self.sent_up,
-            bytes_down: self.sent_down + self.to_client.len() as u64,
-        }));
-    }
-
-    /// A peer broke the protocol or a limit.
-    fn violate(&mut self, side: &str, what: impl core::fmt::Display) {
-        let message = alloc::format!("{side} broke the protocol: {what}");
-        self.close_with(&message, true, &ErrorText::new("08P01", &message));
     }
 
     fn record(&mut self, kind: Kind) {
