@@ -18,7 +18,7 @@ pub struct Event {
     /// What happened.
     #[prost(
         oneof = "Kind",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22"
     )]
     pub kind: Option<Kind>,
 }
@@ -62,6 +62,10 @@ pub enum Kind {
     /// Policy files were refused, and the policy stayed as it was; `detail` holds the errors.
     #[prost(message, tag = "21")]
     PolicyRefused(GatewayNote),
+    /// The kernel plane changed by itself or was repaired; `detail` says what: connections that
+    /// were severed, a link that was attached anew, a device that came, the addresses of a name.
+    #[prost(message, tag = "22")]
+    KernelChanged(GatewayNote),
 }
 
 /// A client reached the gateway.

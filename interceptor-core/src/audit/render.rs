@@ -47,6 +47,7 @@ impl Event {
             Some(Kind::GatewayStopped(_)) => "gateway-stopped",
             Some(Kind::PolicyLoaded(_)) => "policy-loaded",
             Some(Kind::PolicyRefused(_)) => "policy-refused",
+            Some(Kind::KernelChanged(_)) => "kernel-changed",
             Some(Kind::Administration(_)) => "administration",
             None => "unknown",
         }
@@ -75,7 +76,8 @@ fn write_kind(out: &mut String, kind: Option<&Kind>) -> fmt::Result {
             Kind::GatewayStarted(note)
             | Kind::GatewayStopped(note)
             | Kind::PolicyLoaded(note)
-            | Kind::PolicyRefused(note),
+            | Kind::PolicyRefused(note)
+            | Kind::KernelChanged(note),
         ) => {
             write!(out, "{}", Escaped(&note.detail))
         }

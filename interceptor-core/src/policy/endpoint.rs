@@ -33,7 +33,10 @@ pub(super) fn parse_endpoint(text: &str) -> Option<Endpoint> {
     let network = parse_network(bracketed.unwrap_or(host))?;
     // Without brackets `fd00::5:5432` would be an address of its own.
     let has_colons = bracketed.unwrap_or(host).contains(':');
-    (has_colons == bracketed.is_some()).then_some(Endpoint { network, port })
+    (has_colons == bracketed.is_some()).then_some(Endpoint {
+        network,
+        ports: port..=port,
+    })
 }
 
 /// As a file would write it.
@@ -45,9 +48,10 @@ pub(super) fn describe(endpoint: &Endpoint) -> String {
     } else {
         format!("{network}")
     };
+    let port = endpoint.ports.start();
     match network {
-        IpNet::V4(_) => format!("{host}:{}", endpoint.port),
-        IpNet::V6(_) => format!("[{host}]:{}", endpoint.port),
+        IpNet::V4(_) => format!("{host}:{port}"),
+        IpNet::V6(_) => format!("[{host}]:{port}"),
     }
 }
 

@@ -22,6 +22,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use ipnet::IpNet;
@@ -72,8 +73,8 @@ pub enum Protocol {
 pub struct Endpoint {
     /// Address or CIDR; IPv4 is never written as mapped IPv6 here.
     pub network: IpNet,
-    /// TCP port.
-    pub port: u16,
+    /// TCP ports; a single one is a range of one.
+    pub ports: RangeInclusive<u16>,
 }
 
 /// Credentials for reading a target's catalogue on a side connection.
@@ -187,7 +188,9 @@ impl Snapshot {
                     .iter()
                     .map(move |endpoint| (target, endpoint))
             })
-            .filter(|(_, endpoint)| endpoint.port == port && endpoint.network.contains(&address))
+            .filter(|(_, endpoint)| {
+                endpoint.ports.contains(&port) && endpoint.network.contains(&address)
+            })
             .max_by_key(|(_, endpoint)| endpoint.network.prefix_len())
             .map(|(target, _)| target)
     }

@@ -102,7 +102,7 @@ fn incomplete_reasons() -> Reasons {
 
 fn endpoint(reader: &mut Reader<'_>, node: &Node) -> Option<(Endpoint, Span)> {
     let text = reader.text(node)?;
-    let Some(Endpoint { network, port }) = endpoint::parse_endpoint(text) else {
+    let Some(Endpoint { network, ports }) = endpoint::parse_endpoint(text) else {
         reader.report(
             node.span,
             Problem::BadEndpoint {
@@ -112,7 +112,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node) -> Option<(Endpoint, Span)> {
         return None;
     };
     let network = reader.without_host_bits(node, text, network)?;
-    Some((Endpoint { network, port }, node.span))
+    Some((Endpoint { network, ports }, node.span))
 }
 
 fn catalog(reader: &mut Reader<'_>, node: &Node) -> Option<CatalogAccess> {

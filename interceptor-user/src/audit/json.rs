@@ -117,7 +117,8 @@ fn kind(kind: &Kind) -> Value {
         Kind::GatewayStarted(note)
         | Kind::GatewayStopped(note)
         | Kind::PolicyLoaded(note)
-        | Kind::PolicyRefused(note) => {
+        | Kind::PolicyRefused(note)
+        | Kind::KernelChanged(note) => {
             json!({ "detail": note.detail })
         }
         Kind::Administration(act) => json!({ "by": act.by, "action": act.action }),

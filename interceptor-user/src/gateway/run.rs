@@ -109,7 +109,7 @@ fn routes(policy: &Snapshot) -> Vec<TargetRoute> {
             let target = u32::try_from(index).unwrap_or(u32::MAX);
             routes.push(TargetRoute {
                 network: endpoint.network,
-                port: endpoint.port,
+                ports: endpoint.ports.clone(),
                 target,
             });
         }

@@ -122,7 +122,7 @@ mod tests {
     fn a_set_without_elements_has_no_elements_line() {
         let route = TargetRoute {
             network: "10.0.0.0/8".parse().unwrap(),
-            port: 5432,
+            ports: 5432..=5432,
             target: 0,
         };
         let targets = Targets::compile(&[route]).unwrap();

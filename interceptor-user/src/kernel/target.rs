@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use interceptor_common::{PORTS_MAX, PROTOCOL_TCP, PortKey, PrefixKey, TARGETS_MAX, address_bytes};
 use ipnet::IpNet;
@@ -16,8 +17,8 @@ use super::KernelError;
 pub struct TargetRoute {
     /// The target's addresses.
     pub network: IpNet,
-    /// Its TCP port.
-    pub port: u16,
+    /// Its TCP ports.
+    pub ports: RangeInclusive<u16>,
     /// The target's index; what it means is the caller's.
     pub target: u32,
 }
@@ -42,10 +43,10 @@ impl Targets {
     pub(super) fn compile(routes: &[TargetRoute]) -> Result<Self, KernelError> {
         let mut own: BTreeMap<(u8, [u8; 16]), Ports> = BTreeMap::new();
         for route in routes {
-            own.entry(prefix(&route.network))
-                .or_default()
-                .entry(route.port)
-                .or_insert(route.target);
+            let ports = own.entry(prefix(&route.network)).or_default();
+            for port in route.ports.clone() {
+                ports.entry(port).or_insert(route.target);
+            }
         }
         add_gap_for_v4(&mut own);
         let lengths: BTreeSet<u8> = own.keys().map(|(bits, _)| *bits).collect();
@@ -182,7 +183,10 @@ fn with_outer_ports(
 fn outermost(routes: &[TargetRoute]) -> BTreeSet<(IpNet, u16)> {
     let all: BTreeSet<(IpNet, u16)> = routes
         .iter()
-        .map(|route| (route.network.trunc(), route.port))
+        .flat_map(|route| {
+            let network = route.network.trunc();
+            route.ports.clone().map(move |port| (network, port))
+        })
         .collect();
     all.iter()
         .filter(|(network, port)| {
@@ -214,7 +218,7 @@ mod tests {
     fn route(network: &str, port: u16, target: u32) -> TargetRoute {
         TargetRoute {
             network: network.parse().unwrap(),
-            port,
+            ports: port..=port,
             target,
         }
     }
@@ -274,7 +278,7 @@ mod tests {
         let routes: Vec<_> = (0..=TARGETS_MAX)
             .map(|index| TargetRoute {
                 network: IpNet::from(IpAddr::from((0x0a00_0000 + index).to_be_bytes())),
-                port: 1,
+                ports: 1..=1,
                 target: 0,
             })
             .collect();

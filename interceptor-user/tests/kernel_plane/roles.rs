@@ -100,11 +100,17 @@ fn routes<'a>(targets: impl Iterator<Item = &'a str>) -> Vec<TargetRoute> {
         let (network, port) = text.split_once('=').unwrap();
         TargetRoute {
             network: network.parse().unwrap(),
-            port: port.parse().unwrap(),
+            ports: parse_ports(port),
             target: index as u32,
         }
     };
     targets.enumerate().map(route).collect()
+}
+
+/// A port, or `first-last`.
+fn parse_ports(text: &str) -> std::ops::RangeInclusive<u16> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    first.parse().unwrap()..=last.parse().unwrap()
 }
 
 /// Each line of the standard input is a new set of targets.
