@@ -44,24 +44,27 @@ fn build_c(source: &Path, out: &Path) -> Result<(), String> {
         "/usr/include/{}-linux-gnu",
         variable("CARGO_CFG_TARGET_ARCH")?
     );
-    let mut clang = Command::new("clang");
-    clang.args([
-        "-O2",
-        "-g",
-        "-target",
-        "bpf",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-idirafter",
-        &multiarch,
-    ]);
-    clang
-        .arg("-c")
-        .arg(source.join("c/guard.bpf.c"))
-        .arg("-o")
-        .arg(out.join("guard.bpf.o"));
-    run(clang, "clang")
+    for name in ["guard", "unix"] {
+        let mut clang = Command::new("clang");
+        clang.args([
+            "-O2",
+            "-g",
+            "-target",
+            "bpf",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-idirafter",
+            &multiarch,
+        ]);
+        clang
+            .arg("-c")
+            .arg(source.join(format!("c/{name}.bpf.c")))
+            .arg("-o")
+            .arg(out.join(format!("{name}.bpf.o")));
+        run(clang, "clang")?;
+    }
+    Ok(())
 }
 
 fn build_rust(source: &Path, out: &Path) -> Result<(), String> {

@@ -17,6 +17,8 @@ pub const PORTS_MAX: u32 = 65_536;
 pub const IDENTITIES_MAX: u32 = 65_536;
 /// Connections of the proxy to targets whose closing segments are let through.
 pub const FLOWS_MAX: u32 = 65_536;
+/// Names of unix sockets that are refused.
+pub const UNIX_NAMES_MAX: u32 = 1024;
 
 /// The IP protocol number of TCP.
 pub const PROTOCOL_TCP: u8 = 6;
@@ -141,6 +143,19 @@ map_type! {
     } size 36
 }
 
+map_type! {
+    /// Key of `unix_names`: a unix socket that is refused; the value is a `u8` that says nothing.
+    pub struct UnixName {
+        /// An abstract name without its leading zero byte, or the last component of a path; zeros
+        /// behind it. As long as the kernel's `sun_path`.
+        pub name: [u8; 108],
+        /// Bytes of the name.
+        pub length: u16,
+        /// 1 for an abstract name, 0 for a path's.
+        pub is_abstract: u16,
+    } size 112
+}
+
 /// Declares the verdicts once: the enum, all of them in order, and their names.
 macro_rules! verdicts {
     ($($(#[$meta:meta])* $variant:ident = $value:literal => $name:literal,)*) => {
@@ -200,6 +215,8 @@ verdicts! {
     EgressClosing = 17 => "egress_closing",
     /// A target-bound packet that is not the proxy's: dropped.
     EgressDropped = 18 => "egress_dropped",
+    /// A connection to a unix socket of a target was refused.
+    ConnectUnix = 19 => "connect_refused_unix",
 }
 
 /// How many verdicts there are.

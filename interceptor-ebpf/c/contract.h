@@ -8,6 +8,7 @@
 #define TARGETS_MAX 16384
 #define PORTS_MAX 65536
 #define IDENTITIES_MAX 65536
+#define UNIX_NAMES_MAX 1024
 #define FLOWS_MAX 65536
 
 struct prefix_key {
@@ -69,6 +70,13 @@ struct flow_key {
 };
 _Static_assert(sizeof(struct flow_key) == 36, "flow_key");
 
+struct unix_name {
+	__u8 name[108];
+	__u16 length;
+	__u16 is_abstract;
+};
+_Static_assert(sizeof(struct unix_name) == 112, "unix_name");
+
 enum verdict {
 	CONNECT_STEERED,
 	CONNECT_EXEMPT,
@@ -89,6 +97,7 @@ enum verdict {
 	EGRESS_PROXY,
 	EGRESS_CLOSING,
 	EGRESS_DROPPED,
+	CONNECT_UNIX,
 	VERDICTS
 };
 

@@ -144,6 +144,7 @@ async fn serve(
         epoch: Instant::now(),
     });
     record_start(&recorder, &policies).await?;
+    let watching = tokio::spawn(watch_kernel(Arc::clone(&plane), recorder.clone()));
     let (stage, stages) = watch::channel(Stage::Serving);
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let accepting = accept::accept(listener, Arc::clone(&plane), Arc::clone(&shared), stages);
@@ -171,6 +172,7 @@ async fn serve(
     // A receiver that is gone has stopped already.
     let _ = stop_admin.send(true);
     kernel_log.abort();
+    watching.abort();
     let administration = match failed {
         Some(ended) => ended,
         None => administration.await,
@@ -182,6 +184,21 @@ async fn serve(
 
 fn note(kind: fn(GatewayNote) -> Kind, detail: String) -> Event {
     event(&[], kind(GatewayNote { detail }))
+}
+
+/// Has the plane follow the devices of this host. What changed goes to the log and on record.
+async fn watch_kernel(plane: Arc<RwLock<Plane>>, recorder: Recorder) {
+    let report = move |detail: String| {
+        tracing::info!(target: "interceptor::kernel", "{detail}");
+        if let Err(error) = recorder.note(note(Kind::KernelChanged, detail)) {
+            tracing::error!(%error, "a change in the kernel is not on record");
+        }
+    };
+    if let Err(error) = kernel::watch(plane, report).await {
+        tracing::error!(
+            "new devices are not noticed any more; the nft table refuses what they bring: {error}"
+        );
+    }
 }
 
 async fn record_start(recorder: &Recorder, policies: &Policies) -> anyhow::Result<()> {

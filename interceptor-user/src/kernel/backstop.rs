@@ -1,5 +1,7 @@
 //! The nft table that holds without eBPF: a target-bound packet that is not the proxy's is rejected.
 //!
+//! It is set together with the table of [`frames`](super::frames), in one transaction.
+//!
 //! It is also what tells a routed client that the gateway is down: ingress leaves its packets alone
 //! then, and the forward chain answers with a reset.
 
@@ -10,34 +12,78 @@ use ipnet::IpNet;
 
 use super::KernelError;
 use super::cgroup::Cgroup;
+use super::device::Device;
+use super::frames;
 use super::target::Targets;
 use super::tool::Tool;
 
 const TABLE: &str = "inet interceptor";
 
-/// Replaces the table in one transaction.
-pub(super) fn set(config: &Config, cgroup: &Cgroup, targets: &Targets) -> Result<(), KernelError> {
+/// Replaces both tables in one transaction. Whether the one for raw frames is among them: a kernel
+/// that cannot have it gets the other alone.
+pub(super) fn set(
+    config: &Config,
+    cgroup: &Cgroup,
+    targets: &Targets,
+    devices: &[Device],
+) -> Result<bool, KernelError> {
+    let backstop = ruleset(config, cgroup.nft_match()?, targets);
+    let both = backstop.clone() + &frames_ruleset(targets, devices);
+    match Tool::Nft.run(&["-f", "-"], &both) {
+        Ok(_) => Ok(true),
+        Err(error) if has_frames()? => Err(error),
+        Err(_) => Tool::Nft.run(&["-f", "-"], &backstop).map(|_| false),
+    }
+}
+
+/// Replaces the table for raw frames, which alone depends on the devices.
+pub(super) fn set_frames(targets: &Targets, devices: &[Device]) -> Result<(), KernelError> {
     Tool::Nft
-        .run(&["-f", "-"], &ruleset(config, cgroup.nft_match()?, targets))
+        .run(&["-f", "-"], &frames_ruleset(targets, devices))
         .map(drop)
 }
 
-/// Removes the table, if it is there.
+fn frames_ruleset(targets: &Targets, devices: &[Device]) -> String {
+    let elements = targets.outermost.iter();
+    frames::ruleset(
+        devices,
+        elements.map(|(network, port)| (network, *port..=*port)),
+    )
+}
+
+/// Whether the kernel can have the table for raw frames.
+fn has_frames() -> Result<bool, KernelError> {
+    let probe = Tool::Nft.output(&["--check", "-f", "-"], frames::PROBE)?;
+    Ok(probe.status.success())
+}
+
+/// Removes the tables, if they are there.
 pub(super) fn remove() -> Result<(), KernelError> {
-    // Declared first, so that deleting it does not fail.
-    Tool::Nft
-        .run(
-            &["-f", "-"],
-            &format!("table {TABLE} {{}}\ndelete table {TABLE}\n"),
-        )
-        .map(drop)
+    Tool::Nft.run(&["-f", "-"], &removal()).map(drop)?;
+    if has_frames()? {
+        Tool::Nft.run(&["-f", "-"], &frames::removal()).map(drop)?;
+    }
+    Ok(())
+}
+
+/// Declared first, so that deleting it does not fail.
+fn removal() -> String {
+    format!("table {TABLE} {{}}\ndelete table {TABLE}\n")
+}
+
+/// Whether the backstop is there, and whether the table for raw frames is.
+pub(super) fn are_present() -> Result<(bool, bool), KernelError> {
+    let output = Tool::Nft.run(&["list", "tables"], "")?;
+    let text = String::from_utf8_lossy(&output);
+    let has = |table: &str| {
+        text.lines()
+            .any(|line| line.trim() == format!("table {table}"))
+    };
+    Ok((has(TABLE), has(frames::TABLE)))
 }
 
 pub(super) fn is_present() -> Result<bool, KernelError> {
-    let output = Tool::Nft.run(&["list", "tables"], "")?;
-    Ok(String::from_utf8_lossy(&output)
-        .lines()
-        .any(|line| line.trim() == format!("table {TABLE}")))
+    are_present().map(|(backstop, _)| backstop)
 }
 
 fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets) -> String {
@@ -56,9 +102,7 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
     // connection of the proxy, without its socket: 5 and 8 words of TCP header, and nothing else.
     // The eBPF guard knows which connections were the proxy's.
     format!(
-        r#"table {TABLE} {{}}
-delete table {TABLE}
-table {TABLE} {{
+        r#"{}table {TABLE} {{
 	set targets4 {{
 		type ipv4_addr . inet_service
 		flags interval
@@ -98,7 +142,8 @@ table {TABLE} {{
 		tcp dport {listen_port} tcp flags & (syn | ack) == syn reject with tcp reset
 	}}
 }}
-"#
+"#,
+        removal()
     )
 }
 

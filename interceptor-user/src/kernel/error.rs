@@ -162,6 +162,22 @@ pub enum KernelError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A unix socket's path that names none.
+    #[error(
+        "{path} names no unix socket; give a path that ends in a file name of at most 107 bytes, or @ and an abstract name"
+    )]
+    UnixName {
+        /// The path that was given.
+        path: PathBuf,
+    },
+    /// The kernel's notices about devices and routes cannot be read.
+    #[error(
+        "cannot read the kernel's notices about devices: {source}; check the limit of open files"
+    )]
+    Notices {
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// There is no such device.
     #[error("there is no device {name} in this network namespace; `ip link` shows what there is")]
     NoDevice {

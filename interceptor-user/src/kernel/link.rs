@@ -14,11 +14,12 @@ use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys::{
     BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_BIND, BPF_CGROUP_INET4_CONNECT,
     BPF_CGROUP_INET6_BIND, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS,
-    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG, BPF_F_BEFORE, BPF_TCX_EGRESS,
-    BPF_TCX_INGRESS, bpf_attach_type, bpf_link_create, bpf_link_create_opts, bpf_link_update,
-    bpf_obj_pin,
+    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG, BPF_CGROUP_UNIX_CONNECT, BPF_F_BEFORE,
+    BPF_TCX_EGRESS, BPF_TCX_INGRESS, bpf_attach_type, bpf_link_create, bpf_link_create_opts,
+    bpf_link_update, bpf_obj_pin,
 };
 use libbpf_rs::query::LinkTypeInfo;
+use nix::net::if_::if_indextoname;
 
 use super::KernelError;
 use super::cgroup::Cgroup;
@@ -50,19 +51,24 @@ enum Place<'a> {
     Device { index: u32 },
 }
 
-/// Attaches everything: the cgroup programs, then ingress, then the guard.
-pub(super) fn attach(
+/// Programs that a kernel may lack; the plane says so and does without.
+const OPTIONAL_PROGRAMS: [(&str, bpf_attach_type); 1] = [("connect_unix", BPF_CGROUP_UNIX_CONNECT)];
+
+/// Attaches the cgroup programs.
+pub(super) fn attach_cgroup(
     bpffs: &Path,
     programs: &Programs,
     cgroup: &Cgroup,
-    devices: &[Device],
 ) -> Result<(), KernelError> {
     let directory = directory(bpffs);
     fs::create_dir_all(&directory).map_err(KernelError::file("create", &directory))?;
     let opened =
         fs::File::open(&cgroup.attach).map_err(KernelError::file("open", &cgroup.attach))?;
     let id = Cgroup::id(&cgroup.attach)?;
-    for (name, attach_type) in CGROUP_PROGRAMS {
+    let optional = OPTIONAL_PROGRAMS
+        .into_iter()
+        .filter(|(name, _)| programs.descriptors.contains_key(*name));
+    for (name, attach_type) in CGROUP_PROGRAMS.into_iter().chain(optional) {
         let place = Place::Cgroup {
             descriptor: opened.as_fd(),
             id,
@@ -77,10 +83,23 @@ pub(super) fn attach(
             &directory.join(name),
         )?;
     }
+    Ok(())
+}
+
+/// Attaches ingress and the guard to each device. One that vanishes meanwhile is no error.
+pub(super) fn attach_devices(
+    bpffs: &Path,
+    programs: &Programs,
+    devices: &[Device],
+) -> Result<(), KernelError> {
+    let directory = directory(bpffs);
     for device in devices {
-        attach_device(programs, device, &directory)?;
+        let result = attach_device(programs, device, &directory);
+        if if_indextoname(device.index).is_ok() {
+            result?;
+        }
     }
-    remove_gone(&directory)
+    detach_others(&directory, devices)
 }
 
 fn attach_device(
@@ -97,13 +116,14 @@ fn attach_device(
         (ingress, BPF_TCX_INGRESS, "ingress"),
         (egress, BPF_TCX_EGRESS, "egress"),
     ] {
+        // By index: a name can change, and bpffs allows no dots, which names may have.
+        let pin = directory.join(format!("{direction}_{}", device.index));
         // A frame that a bridge passes on must not carry a socket of this host; what the bridge
         // itself receives comes by the bridge's device.
         if device.is_member && direction == "ingress" {
+            detach(&pin)?;
             continue;
         }
-        // By index: a name can change, and bpffs allows no dots, which names may have.
-        let pin = directory.join(format!("{direction}_{}", device.index));
         let place = Place::Device {
             index: device.index,
         };
@@ -159,18 +179,34 @@ fn pinned_at(pin: &Path, place: &Place<'_>) -> Result<Option<Link>, KernelError>
     Ok(is_same.then_some(link))
 }
 
-/// Links of devices that are gone hold nothing; their pins only mislead whoever looks.
-fn remove_gone(directory: &Path) -> Result<(), KernelError> {
+/// Takes the programs away from devices that are not ours to guard any more. One that vanished took
+/// them with it; one that moved to another namespace, as a container's does, has them still, and
+/// would drop there what it should bring to us.
+fn detach_others(directory: &Path, devices: &[Device]) -> Result<(), KernelError> {
     for entry in fs::read_dir(directory)
         .map_err(KernelError::file("read", directory))?
         .flatten()
     {
-        let info = Link::open(entry.path()).and_then(|link| link.info());
-        if info.is_ok_and(|info| matches!(info.info, LinkTypeInfo::Tcx(tcx) if tcx.ifindex == 0)) {
-            remove_pin(&entry.path())?;
+        let name = entry.file_name();
+        let index = name
+            .to_str()
+            .and_then(|name| name.split_once('_'))
+            .filter(|(direction, _)| ["ingress", "egress"].contains(direction))
+            .and_then(|(_, index)| index.parse::<u32>().ok());
+        if index.is_some_and(|index| devices.iter().all(|device| device.index != index)) {
+            detach(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Takes a program away, if it is there.
+fn detach(pin: &Path) -> Result<(), KernelError> {
+    if let Ok(link) = Link::open(pin) {
+        // One whose device is gone cannot be detached, and need not be.
+        let _ = link.detach();
+    }
+    remove_pin(pin)
 }
 
 fn remove_pin(pin: &Path) -> Result<(), KernelError> {

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
-use interceptor_common::{Config, Identity, PortKey, PrefixKey, TupleKey, Verdict};
+use interceptor_common::{Config, Identity, PortKey, PrefixKey, TupleKey, UnixName, Verdict};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use super::KernelError;
@@ -95,6 +95,8 @@ pub(super) struct Maps {
     pub(super) identities: PinnedMap<u64, Identity>,
     pub(super) tuples: PinnedMap<TupleKey, u64>,
     verdicts: PinnedMap<u32, u64>,
+    /// `None` where the kernel cannot refuse unix sockets.
+    unix_names: Option<PinnedMap<UnixName, u8>>,
 }
 
 impl Maps {
@@ -107,6 +109,11 @@ impl Maps {
             identities: PinnedMap::open(bpffs, "identities")?,
             tuples: PinnedMap::open(bpffs, "tuples")?,
             verdicts: PinnedMap::open(bpffs, "verdicts")?,
+            unix_names: directory(bpffs)
+                .join("unix_names")
+                .exists()
+                .then(|| PinnedMap::open(bpffs, "unix_names"))
+                .transpose()?,
         })
     }
 
@@ -165,6 +172,19 @@ impl Maps {
             self.ports.remove(key)?;
         }
         Ok(())
+    }
+
+    /// Replaces the unix sockets that are refused; one that stays is refused all the while. Whether
+    /// the kernel can do that.
+    pub(super) fn set_unix_names(&self, names: &[UnixName]) -> Result<bool, KernelError> {
+        let Some(map) = &self.unix_names else {
+            return Ok(false);
+        };
+        let stale = map.keys().into_iter().filter(|key| !names.contains(key));
+        // First, so that what fits the map alone also fits with what is there.
+        stale.into_iter().try_for_each(|key| map.remove(&key))?;
+        names.iter().try_for_each(|name| map.insert(name, &0))?;
+        Ok(true)
     }
 
     /// How often each verdict was given, since the first attachment.

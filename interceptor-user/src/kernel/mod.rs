@@ -14,7 +14,9 @@ mod bpffs;
 mod cgroup;
 mod detach;
 mod device;
+mod edge;
 mod error;
+mod frames;
 mod link;
 mod listener;
 mod maps;
@@ -23,14 +25,17 @@ mod routing;
 mod status;
 mod target;
 mod tool;
+mod unix;
+mod watch;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya_log::EbpfLogger;
-use interceptor_common::{Config, TupleKey, Verdict, address_bytes, address_from_bytes};
+use interceptor_common::{Config, TupleKey, UnixName, Verdict, address_bytes, address_from_bytes};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -38,11 +43,13 @@ use crate::identify::KernelIdentity;
 use cgroup::Cgroup;
 pub(crate) use cgroup::mount_point as cgroup_mount_point;
 pub use detach::detach;
+use edge::{Edge, Wanted};
 pub use error::KernelError;
 use maps::Maps;
 pub use status::{LinkStatus, Status, VerdictStatus, status};
 pub use target::TargetRoute;
 use target::Targets;
+pub use watch::watch;
 
 /// Where the pins are unless told otherwise.
 pub const BPFFS_DEFAULT: &str = "/sys/fs/bpf/interceptor";
@@ -91,6 +98,8 @@ pub struct PlaneConfig {
     pub listen_port: u16,
     /// What to intercept. Of two with the same network and port, the first counts.
     pub targets: Vec<TargetRoute>,
+    /// Unix sockets that nobody may connect to: paths, or `@` and an abstract name.
+    pub unix_sockets: Vec<PathBuf>,
     /// Marks, table and priority.
     pub steering: Steering,
 }
@@ -103,6 +112,7 @@ impl Default for PlaneConfig {
             devices: None,
             listen_port: LISTEN_PORT_DEFAULT,
             targets: Vec::new(),
+            unix_sockets: Vec::new(),
             steering: Steering::default(),
         }
     }
@@ -124,7 +134,8 @@ pub struct Plane {
     maps: Maps,
     config: Config,
     cgroup: Cgroup,
-    device_names: Option<Vec<String>>,
+    /// Locked while devices are covered, so that sessions can look up targets meanwhile.
+    edge: Mutex<Edge>,
     targets: Targets,
     netns_cookie: u64,
 }
@@ -139,7 +150,9 @@ impl Plane {
         let targets = Targets::compile(&config.targets)?;
         check_port(&targets, config.listen_port)?;
         let cgroup = Cgroup::find(config.cgroup.as_deref())?;
-        let devices = device::list(config.devices.as_deref())?;
+        let unix_names = unix::compile(&config.unix_sockets)?;
+        let devices = config.devices.as_deref();
+        device::list(devices)?.check(devices)?;
         // One network namespace has one backstop: with a second plane each would undo the other's.
         if backstop::is_present()? && !config.bpffs.exists() {
             return Err(KernelError::OtherPlane {
@@ -156,33 +169,36 @@ impl Plane {
         }
         bpffs::prepare(&config.bpffs)?;
         cgroup.enter()?;
-        let programs = object::load(&config.bpffs)?;
+        let (programs, log) = object::load(&config.bpffs)?;
         let maps = Maps::open(&config.bpffs)?;
         let listener = listener::open(config.listen_port)?;
         let netns_cookie = listener::netns_cookie(listener.as_fd())?;
         let shared = shared_config(config, Cgroup::id(&cgroup.proxy)?);
         maps.set_config(&shared)?;
         maps.set_targets(&targets)?;
-        link::attach(&config.bpffs, &programs, &cgroup, &devices)?;
-        routing::set(&shared, &devices, &targets.networks())?;
-        backstop::set(&shared, &cgroup, &targets)?;
+        set_unix_names(&maps, &unix_names)?;
+        unix::warn_open(&config.unix_sockets);
+        link::attach_cgroup(&config.bpffs, &programs, &cgroup)?;
+        let mut edge = Edge::new(config.bpffs.clone(), programs, config.devices.clone());
+        edge.cover(&Wanted {
+            config: &shared,
+            cgroup: &cgroup,
+            targets: &targets,
+        })?;
         // Last: until here every target is refused, from here on it is carried.
         maps.set_listener(&listener)?;
-        let device_names = config.devices.clone();
         let plane = Plane {
             maps,
             config: shared,
             cgroup,
-            device_names,
+            edge: Mutex::new(edge),
             targets,
             netns_cookie,
         };
         Ok(Attached {
             plane,
             listener,
-            log: KernelLog {
-                programs: programs.cgroup,
-            },
+            log: KernelLog { programs: log },
         })
     }
 
@@ -190,12 +206,41 @@ impl Plane {
     pub fn set_targets(&mut self, routes: &[TargetRoute]) -> Result<(), KernelError> {
         let targets = Targets::compile(routes)?;
         check_port(&targets, self.config.listen_port)?;
-        let devices = device::list(self.device_names.as_deref())?;
         self.maps.set_targets(&targets)?;
-        routing::set(&self.config, &devices, &targets.networks())?;
-        backstop::set(&self.config, &self.cgroup, &targets)?;
+        let edge = self.edge.get_mut();
+        edge.unwrap_or_else(PoisonError::into_inner)
+            .cover(&Wanted {
+                config: &self.config,
+                cgroup: &self.cgroup,
+                targets: &targets,
+            })?;
         self.targets = targets;
         Ok(())
+    }
+
+    /// Replaces the unix sockets that are refused.
+    pub fn set_unix_sockets(&self, sockets: &[PathBuf]) -> Result<(), KernelError> {
+        set_unix_names(&self.maps, &unix::compile(sockets)?)?;
+        unix::warn_open(sockets);
+        Ok(())
+    }
+
+    /// Follows the devices, addresses and routes that are there now, and gives a line for each device
+    /// that came, went or changed. Cheap where nothing did.
+    pub fn refresh(&self) -> Result<Vec<String>, KernelError> {
+        self.edge().refresh(&self.wanted(&self.targets))
+    }
+
+    fn edge(&self) -> MutexGuard<'_, Edge> {
+        self.edge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wanted<'a>(&'a self, targets: &'a Targets) -> Wanted<'a> {
+        Wanted {
+            config: &self.config,
+            cgroup: &self.cgroup,
+            targets,
+        }
     }
 
     /// The target behind an original destination, which is an accepted connection's local address.
@@ -295,6 +340,18 @@ fn shared_config(config: &PlaneConfig, proxy_cgroup: u64) -> Config {
         listen_port: config.listen_port,
         reserved: 0,
     }
+}
+
+fn set_unix_names(maps: &Maps, names: &[UnixName]) -> Result<(), KernelError> {
+    if !maps.set_unix_names(names)? && !names.is_empty() {
+        tracing::warn!(
+            target: "interceptor::kernel",
+            "this kernel cannot refuse connections to unix sockets, which needs Linux 6.7: {} of them are guarded by \
+             their file modes alone",
+            names.len()
+        );
+    }
+    Ok(())
 }
 
 fn check_port(targets: &Targets, port: u16) -> Result<(), KernelError> {

@@ -1,4 +1,4 @@
-//! The two embedded objects: loading them, and sharing their maps.
+//! The embedded objects: loading them, and sharing their maps.
 //!
 //! libbpf goes first: it makes and pins the maps, or takes over pinned ones after comparing them
 //! with their definition. aya then binds its programs to the same pins.
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
@@ -15,6 +16,7 @@ use libbpf_rs::{MapCore as _, MapHandle, ObjectBuilder, OpenObject, PrintLevel, 
 use super::{KernelError, maps};
 
 static GUARD_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
+static UNIX_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/unix.bpf.o"));
 static CGROUP_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cgroup.o"));
 
 /// The maps that aya's programs share. Their names are the pins'.
@@ -30,52 +32,65 @@ const SHARED: [&str; 8] = [
 ];
 
 /// The loaded programs.
+#[derive(Debug)]
 pub(super) struct Programs {
     /// By name.
     pub(super) descriptors: BTreeMap<String, OwnedFd>,
-    /// For the log ring of the cgroup programs.
-    pub(super) cgroup: Ebpf,
 }
 
-/// Loads both objects, with their maps pinned under `bpffs`.
-pub(super) fn load(bpffs: &Path) -> Result<Programs, KernelError> {
+/// Loads the objects, with their maps pinned under `bpffs`. Beside the programs it gives aya's object,
+/// for the log ring of the cgroup programs.
+pub(super) fn load(bpffs: &Path) -> Result<(Programs, Ebpf), KernelError> {
     let directory = maps::directory(bpffs);
     std::fs::create_dir_all(&directory).map_err(KernelError::file("create", &directory))?;
-    let mut descriptors = load_guard(&directory)?;
+    let mut descriptors = load_c("guard", GUARD_OBJECT, &directory)?;
+    descriptors.extend(load_optional("unix", UNIX_OBJECT, &directory));
     let mut cgroup = load_cgroup(&directory)?;
     for (name, program) in cgroup.programs_mut() {
         let name = name.to_owned();
         let descriptor = load_program(program).map_err(|error| load_error("cgroup", error))?;
         descriptors.insert(name, descriptor);
     }
-    Ok(Programs {
-        descriptors,
-        cgroup,
+    Ok((Programs { descriptors }, cgroup))
+}
+
+/// Programs that a kernel may lack; whoever needs them says that they are missing.
+fn load_optional(name: &'static str, bytes: &[u8], directory: &Path) -> BTreeMap<String, OwnedFd> {
+    IS_OPTIONAL.store(true, Ordering::Relaxed);
+    let loaded = load_c(name, bytes, directory);
+    IS_OPTIONAL.store(false, Ordering::Relaxed);
+    loaded.unwrap_or_else(|error| {
+        tracing::debug!(target: "interceptor::kernel", %error, "the {name} programs are left out");
+        BTreeMap::new()
     })
 }
 
-fn load_guard(directory: &Path) -> Result<BTreeMap<String, OwnedFd>, KernelError> {
+fn load_c(
+    name: &'static str,
+    bytes: &[u8],
+    directory: &Path,
+) -> Result<BTreeMap<String, OwnedFd>, KernelError> {
     static PRINT: Once = Once::new();
     // The verifier's words go to the log; libbpf would write them to standard error.
     PRINT.call_once(|| {
         set_print(Some((PrintLevel::Warn, log_libbpf)));
     });
-    let failed = |error: libbpf_rs::Error| load_error("guard", error);
+    let failed = |error: libbpf_rs::Error| load_error(name, error);
     let mut open = ObjectBuilder::default()
         .name("interceptor")
         .and_then(|builder| builder.pin_root_path(directory))
-        .and_then(|builder| builder.open_memory(GUARD_OBJECT))
+        .and_then(|builder| builder.open_memory(bytes))
         .map_err(failed)?;
     check_pins(&mut open, directory)?;
     let object = open.load().map_err(failed)?;
     object
         .progs()
         .map(|program| {
-            let name = program.name().to_string_lossy().into_owned();
+            let program_name = program.name().to_string_lossy().into_owned();
             let descriptor = program.as_fd().try_clone_to_owned();
             descriptor
-                .map(|descriptor| (name, descriptor))
-                .map_err(|error| load_error("guard", error))
+                .map(|descriptor| (program_name, descriptor))
+                .map_err(|error| load_error(name, error))
         })
         .collect()
 }
@@ -155,6 +170,14 @@ fn load_error(object: &'static str, error: impl Into<Box<dyn std::error::Error>>
     }
 }
 
+/// Whether what libbpf says now is about programs that may be missing.
+static IS_OPTIONAL: AtomicBool = AtomicBool::new(false);
+
 fn log_libbpf(_level: PrintLevel, message: String) {
-    tracing::warn!(target: "interceptor::kernel", "{}", message.trim_end());
+    let message = message.trim_end();
+    if IS_OPTIONAL.load(Ordering::Relaxed) {
+        tracing::debug!(target: "interceptor::kernel", "{message}");
+    } else {
+        tracing::warn!(target: "interceptor::kernel", "{message}");
+    }
 }

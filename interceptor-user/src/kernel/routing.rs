@@ -54,15 +54,17 @@ struct Route {
     prefsrc: Option<IpAddr>,
 }
 
-/// Sets rules and routes; existing ones that are right stay, so that nothing is interrupted.
+/// Sets rules and routes; existing ones that are right stay, so that nothing is interrupted, and the
+/// kernel has nothing to announce where nothing changed. Gives the networks that no route leads to.
 pub(super) fn set(
     config: &Config,
     devices: &[Device],
     networks: &BTreeSet<IpNet>,
-) -> Result<(), KernelError> {
+) -> Result<BTreeSet<IpNet>, KernelError> {
     let wanted = wanted_rules(config, devices);
+    let mut unrouted = BTreeSet::new();
     for family in families() {
-        set_routes(family, config, networks)?;
+        unrouted.append(&mut set_routes(family, config, networks)?);
         let present: BTreeSet<Rule> = rules(family, config)?.into_iter().collect();
         let added = wanted
             .difference(&present)
@@ -72,7 +74,7 @@ pub(super) fn set(
             .map(|rule| rule.arguments("del"));
         batch(family, &added.chain(removed).collect::<String>())?;
     }
-    Ok(())
+    Ok(unrouted)
 }
 
 /// Removes every rule and route of ours that is there.
@@ -130,7 +132,7 @@ fn wanted_rules(config: &Config, devices: &[Device]) -> BTreeSet<Rule> {
     };
     devices
         .iter()
-        .filter(|device| !device.is_member)
+        .filter(|device| !device.is_member && device.has_plain_name())
         .map(|device| match device.framing {
             Framing::Loopback => rule(config.mark_local, device),
             Framing::Ether | Framing::Ip => rule(config.mark_transit, device),
@@ -149,46 +151,45 @@ fn rules(family: &str, config: &Config) -> Result<Vec<Rule>, KernelError> {
 }
 
 /// A route for each target network, with the source address that a packet to it would have without
-/// the gateway: left to itself the kernel would take the target's own address.
+/// the gateway: left to itself the kernel would take the target's own address. Gives the networks
+/// that have no such address, because nothing leads to them.
 fn set_routes(
     family: &str,
     config: &Config,
     networks: &BTreeSet<IpNet>,
-) -> Result<(), KernelError> {
+) -> Result<BTreeSet<IpNet>, KernelError> {
     let is_family = |network: &&IpNet| matches!(network, IpNet::V4(_)) == (family == "-4");
-    let wanted: Vec<IpNet> = networks.iter().filter(is_family).copied().collect();
+    let wanted: BTreeSet<IpNet> = networks.iter().filter(is_family).copied().collect();
     let sources = sources(family, &wanted)?;
+    let present = routes(family, config)?;
     let table = config.route_table;
     let mut lines = String::new();
-    let mut unrouted = Vec::new();
     for network in &wanted {
-        let source = sources
+        let source = sources.get(network);
+        if present
             .get(network)
+            .is_some_and(|found| found.as_ref() == source)
+        {
+            continue;
+        }
+        let source = source
             .map(|source| format!(" src {source}"))
             .unwrap_or_default();
-        if source.is_empty() {
-            unrouted.push(network.to_string());
-        }
         lines += &format!("route replace local {network} dev lo table {table}{source}\n");
     }
-    if let Some(first) = unrouted.first() {
-        tracing::warn!(
-            target: "interceptor::kernel",
-            "there is no route to {} of the targets, the first is {first}; add one, then restart the gateway",
-            unrouted.len()
-        );
-    }
-    for stale in routes(family, config)?
-        .into_iter()
-        .filter(|network| !wanted.contains(network))
-    {
+    for stale in present.keys().filter(|network| !wanted.contains(network)) {
         lines += &format!("route del local {stale} dev lo table {table}\n");
     }
-    batch(family, &lines)
+    batch(family, &lines)?;
+    let is_unrouted = |network: &IpNet| !sources.contains_key(network);
+    Ok(wanted.into_iter().filter(is_unrouted).collect())
 }
 
 /// The source address for each network that can be reached.
-fn sources(family: &str, networks: &[IpNet]) -> Result<BTreeMap<IpNet, IpAddr>, KernelError> {
+fn sources(
+    family: &str,
+    networks: &BTreeSet<IpNet>,
+) -> Result<BTreeMap<IpNet, IpAddr>, KernelError> {
     // The first host of a network: the network's own address can be a broadcast address.
     let probes: BTreeMap<IpAddr, IpNet> = networks
         .iter()
@@ -208,11 +209,12 @@ fn sources(family: &str, networks: &[IpNet]) -> Result<BTreeMap<IpNet, IpAddr>, 
         .collect())
 }
 
-fn routes(family: &str, config: &Config) -> Result<Vec<IpNet>, KernelError> {
+/// The routes that are there, with their source addresses.
+fn routes(family: &str, config: &Config) -> Result<BTreeMap<IpNet, Option<IpAddr>>, KernelError> {
     let table = config.route_table.to_string();
     let output = Tool::Ip.output(&[family, "-json", "route", "show", "table", &table], "")?;
     if !output.status.success() {
-        return Ok(Vec::new()); // The table does not exist yet.
+        return Ok(BTreeMap::new()); // The table does not exist yet.
     }
     let routes: Vec<Route> = parse("ip -json route show", &output.stdout)?;
     let any = if family == "-4" { "0.0.0.0/0" } else { "::/0" };
@@ -224,9 +226,11 @@ fn routes(family: &str, config: &Config) -> Result<Vec<IpNet>, KernelError> {
             } else {
                 &route.dst
             };
-            text.parse::<IpNet>()
+            let network = text
+                .parse::<IpNet>()
                 .ok()
-                .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+                .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+            Some((network, route.prefsrc))
         })
         .collect())
 }

@@ -21,6 +21,8 @@ pub struct Status {
     pub listener: bool,
     /// Whether the nft table is there.
     pub nft_table: bool,
+    /// Whether the nft table for raw frames is there.
+    pub nft_frames: bool,
     /// How many routing rules are there.
     pub routing_rules: usize,
     /// How many address prefixes are targets.
@@ -54,13 +56,14 @@ pub struct VerdictStatus {
 /// Reads the state of the plane whose pins are in `bpffs`.
 pub fn status(bpffs: &Path) -> Result<Status, KernelError> {
     check_capabilities()?;
-    let nft_table = backstop::is_present()?;
+    let (nft_table, nft_frames) = backstop::are_present()?;
     if !bpffs.exists() {
         let (links, verdicts) = (Vec::new(), Vec::new());
         return Ok(Status {
             links,
             listener: false,
             nft_table,
+            nft_frames,
             routing_rules: 0,
             target_prefixes: 0,
             verdicts,
@@ -72,6 +75,7 @@ pub fn status(bpffs: &Path) -> Result<Status, KernelError> {
         links: links(&link::directory(bpffs))?,
         listener: maps.has_listener(),
         nft_table,
+        nft_frames,
         routing_rules: routing::count_rules(&maps.config()?)?,
         target_prefixes: maps.target_prefixes(),
         verdicts: verdicts

@@ -4,6 +4,7 @@
 
 mod deny;
 mod detours;
+mod edges;
 mod harness;
 mod hold;
 mod hostile;
