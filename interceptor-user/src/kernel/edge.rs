@@ -90,7 +90,10 @@ impl Edge {
         let unrouted = routing::set(wanted.config, &found.known, &networks)?;
         self.warn_unrouted(unrouted);
         if is_anew || is_changed {
-            link::attach_devices(&self.bpffs, &self.programs, &found.known)?;
+            let stale = |device: &&Device| is_anew || !self.covered.known.contains(device);
+            let devices = found.known.iter().filter(stale);
+            link::attach_devices(&self.bpffs, &self.programs, devices)?;
+            link::detach_others(&self.bpffs, &found.known)?;
         }
         if is_anew {
             let guards_frames =

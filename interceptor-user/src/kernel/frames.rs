@@ -23,6 +23,9 @@ pub(super) const TABLE: &str = "netdev interceptor";
 /// VLAN tags inside a frame that are read; one with more is dropped.
 const TAGS_MAX: usize = 3;
 
+/// Devices of one base chain; nft takes no more than 256.
+const CHAIN_DEVICES_MAX: usize = 200;
+
 /// Bytes of an Ethernet header.
 const ETHERNET_BYTES: usize = 14;
 
@@ -49,15 +52,12 @@ pub(super) fn ruleset<'a>(
             .map(|device| format!("\"{}\"", device.name))
             .collect()
     };
-    let (ether, ip) = (named(false), named(true));
     let _ = writeln!(text, "table {TABLE} {{");
     text += &sets(targets);
-    if !ether.is_empty() {
-        text += &ether_chains(&ether.join(", "));
-    }
-    if !ip.is_empty() {
-        text += &ip_chains(&ip.join(", "));
-    }
+    text += &ether_chains();
+    text += &ip_chains();
+    text += &base_chains("ether", &named(false));
+    text += &base_chains("bare", &named(true));
     text + "}\n"
 }
 
@@ -121,60 +121,68 @@ fn numbers(network: &IpNet) -> String {
     }
 }
 
-/// A rule that a short frame cannot satisfy is passed by, and the last word is `drop`. Two rules for
-/// the route, since nft compares and does not ask whether there is something to compare.
-fn ether_chains(devices: &str) -> String {
+/// A rule that a short frame cannot satisfy is passed by, and the last word is `drop`.
+fn ether_chains() -> String {
     let mut text = String::new();
-    let mut base = String::new();
     for tags in 0..=TAGS_MAX {
         let offset = ETHERNET_BYTES + 4 * tags;
         text += &chain_v4(&format!("v4_tags{tags}"), "ll", offset);
         text += &chain_v6(&format!("v6_tags{tags}"), "ll", offset);
     }
+    // The deepest first, since each refers to the next.
     for tags in (0..=TAGS_MAX).rev() {
         let ethertype = field("ll", ETHERNET_BYTES + 4 * tags - 2, 2);
+        let name = if tags == 0 {
+            "raw_ether".to_owned()
+        } else {
+            format!("tags{tags}")
+        };
         let tagged = if tags < TAGS_MAX {
             format!("goto tags{}", tags + 1)
         } else {
             "drop".to_owned()
         };
-        let rules = format!(
-            "\t\t{ethertype} 0x0800 goto v4_tags{tags}\n\
+        let _ = write!(
+            text,
+            "\tchain {name} {{\n\
+             \t\t{ethertype} 0x0800 goto v4_tags{tags}\n\
              \t\t{ethertype} 0x86dd goto v6_tags{tags}\n\
              \t\t{ethertype} {{ 0x8100, 0x88a8 }} {tagged}\n\
              \t\t{ethertype} 0-0xffff accept\n\
-             \t\tdrop\n"
+             \t\tdrop\n\t}}\n"
         );
-        if tags == 0 {
-            base = rules;
-        } else {
-            let _ = write!(text, "\tchain tags{tags} {{\n{rules}\t}}\n");
-        }
     }
-    text + &base_chain("raw_ether", devices, &base)
+    text
 }
 
 /// The network header is where the frame begins; only a claimed VLAN tag moves it.
-fn ip_chains(devices: &str) -> String {
+fn ip_chains() -> String {
     let version = field("nh", 0, 1);
-    let rules = format!(
-        "\t\tmeta protocol {{ 0x8100, 0x88a8 }} drop\n\
-         \t\t{version} 0x40-0x4f goto v4_bare\n\
-         \t\t{version} 0x60-0x6f goto v6_bare\n"
-    );
     chain_v4("v4_bare", "nh", 0)
         + &chain_v6("v6_bare", "nh", 0)
-        + &base_chain("raw_bare", devices, &rules)
+        + &format!(
+            "\tchain raw_bare {{\n\
+             \t\tmeta protocol {{ 0x8100, 0x88a8 }} drop\n\
+             \t\t{version} 0x40-0x4f goto v4_bare\n\
+             \t\t{version} 0x60-0x6f goto v6_bare\n\t}}\n"
+        )
 }
 
-fn base_chain(name: &str, devices: &str, rules: &str) -> String {
-    format!(
-        "\tchain {name} {{\n\
-         \t\ttype filter hook egress devices = {{ {devices} }} priority filter; policy accept;\n\
-         \t\tmeta rtclassid 0 accept\n\
-         \t\tmeta rtclassid != 0 accept\n\
-         {rules}\t}}\n"
-    )
+/// Where frames come in. Two rules for the route, since nft compares and does not ask whether there is
+/// something to compare.
+fn base_chains(kind: &str, devices: &[String]) -> String {
+    let chunks = devices.chunks(CHAIN_DEVICES_MAX).enumerate();
+    let chain = |(number, devices): (usize, &[String])| {
+        let devices = devices.join(", ");
+        format!(
+            "\tchain {kind}_{number} {{\n\
+             \t\ttype filter hook egress devices = {{ {devices} }} priority filter; policy accept;\n\
+             \t\tmeta rtclassid 0 accept\n\
+             \t\tmeta rtclassid != 0 accept\n\
+             \t\tgoto raw_{kind}\n\t}}\n"
+        )
+    };
+    chunks.map(chain).collect()
 }
 
 /// Fragments but the first carry no ports, and without the first they come to nothing.

@@ -87,10 +87,10 @@ pub(super) fn attach_cgroup(
 }
 
 /// Attaches ingress and the guard to each device. One that vanishes meanwhile is no error.
-pub(super) fn attach_devices(
+pub(super) fn attach_devices<'a>(
     bpffs: &Path,
     programs: &Programs,
-    devices: &[Device],
+    devices: impl Iterator<Item = &'a Device>,
 ) -> Result<(), KernelError> {
     let directory = directory(bpffs);
     for device in devices {
@@ -99,7 +99,7 @@ pub(super) fn attach_devices(
             result?;
         }
     }
-    detach_others(&directory, devices)
+    Ok(())
 }
 
 fn attach_device(
@@ -182,9 +182,10 @@ fn pinned_at(pin: &Path, place: &Place<'_>) -> Result<Option<Link>, KernelError>
 /// Takes the programs away from devices that are not ours to guard any more. One that vanished took
 /// them with it; one that moved to another namespace, as a container's does, has them still, and
 /// would drop there what it should bring to us.
-fn detach_others(directory: &Path, devices: &[Device]) -> Result<(), KernelError> {
-    for entry in fs::read_dir(directory)
-        .map_err(KernelError::file("read", directory))?
+pub(super) fn detach_others(bpffs: &Path, devices: &[Device]) -> Result<(), KernelError> {
+    let directory = directory(bpffs);
+    for entry in fs::read_dir(&directory)
+        .map_err(KernelError::file("read", &directory))?
         .flatten()
     {
         let name = entry.file_name();

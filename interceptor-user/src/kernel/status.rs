@@ -95,12 +95,17 @@ fn links(directory: &Path) -> Result<Vec<LinkStatus>, KernelError> {
         .map_err(KernelError::file("read", directory))?
         .flatten()
     {
-        let info = Link::open(entry.path())
-            .and_then(|link| link.info())
-            .map_err(|error| KernelError::StalePins {
-                path: entry.path(),
-                detail: error.to_string(),
-            })?;
+        let info = match Link::open(entry.path()).and_then(|link| link.info()) {
+            Ok(info) => info,
+            // Its device went meanwhile, and the gateway took the pin away.
+            Err(_) if !entry.path().exists() => continue,
+            Err(error) => {
+                return Err(KernelError::StalePins {
+                    path: entry.path(),
+                    detail: error.to_string(),
+                });
+            }
+        };
         let place = match info.info {
             LinkTypeInfo::Cgroup(cgroup) => identify::cgroup_path(cgroup.cgroup_id, &mount),
             LinkTypeInfo::Tcx(tcx) => if_indextoname(tcx.ifindex)

@@ -13,7 +13,7 @@ mod frames;
 mod roles;
 mod world;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use world::{BPFFS, Place, Role, World, command, lines, until};
@@ -414,6 +414,7 @@ fn many_devices(world: &World, relay: &Role, target: &Role) {
         let name = format!("icpt-ke-m{index}");
         until(&name, || links_on(world, Some(&name)).len() == 2);
     }
+    hundreds_of_devices(world, relay);
     // A name that would end a word of nft, and begin a comment of ip.
     add_device("icpt-ke-\"#;");
     until("the odd name", || {
@@ -432,6 +433,31 @@ fn many_devices(world: &World, relay: &Role, target: &Role) {
     add_client("icpt-ke-l1");
     expect_carried(world, target);
     lines("ip -n icpt-ke-g link del icpt-ke-l1");
+}
+
+/// More than one chain of nft takes.
+fn hundreds_of_devices(world: &World, relay: &Role) {
+    let pairs = 0..132;
+    let batch = |line: &dyn Fn(u32) -> String| {
+        let text: String = pairs.clone().map(line).collect();
+        let path = world.directory.path().join("batch");
+        std::fs::write(&path, text).unwrap();
+        command(&["ip", "-n", "icpt-ke-g", "-batch", path.to_str().unwrap()]);
+    };
+    batch(&|n| format!("link add icpt-ke-h{n} type veth peer name icpt-ke-i{n}\n"));
+    let start = Instant::now();
+    relay.wait_for("change device icpt-ke-h131 is covered");
+    println!(
+        "kernel_edge: 264 devices were covered after {} ms",
+        start.elapsed().as_millis()
+    );
+    let chains = world.gateway(&["nft", "list", "table", "netdev", "interceptor"]);
+    for name in ["icpt-ke-h131", "icpt-ke-i0"] {
+        assert!(chains.contains(name), "{name}");
+    }
+    assert!(app(world).starts_with("echo"));
+    batch(&|n| format!("link del icpt-ke-h{n}\n"));
+    relay.wait_for("change device icpt-ke-i131 is gone");
 }
 
 fn unix_sockets(world: &World, relay: &mut Role) {
