@@ -9,7 +9,7 @@ use core::fmt;
 
 use super::{
     DEPTH_MAX, DOCUMENTS_MAX, ERRORS_MAX, FILE_BYTES_MAX, HOLD_TIMEOUT_MAX, LIST_ENTRIES_MAX,
-    NAME_CHARS_MAX, TEXT_CHARS_MAX,
+    NAME_CHARS_MAX, NAMES_MAX, TEXT_CHARS_MAX,
 };
 
 /// What is wrong.
@@ -130,12 +130,53 @@ pub enum Problem {
     },
     /// Not an endpoint.
     #[error(
-        "`{value}` is not an endpoint; write `address:port`, `network/bits:port` or `[ipv6]:port`"
+        "`{value}` is not an endpoint; write `address:port`, `network/bits:port`, `[ipv6]:port`, `name:port` or `unix:/path`"
     )]
     BadEndpoint {
         /// What was written.
         value: String,
     },
+    /// An endpoint without a port.
+    #[error("the endpoint `{value}` has no port; write `{value}:5432`, or whatever its port is")]
+    NoPort {
+        /// What was written.
+        value: String,
+    },
+    /// An IPv6 address whose end could be a port or a part of it.
+    #[error(
+        "`{value}` is not an endpoint; an IPv6 address stands in brackets, as in `[fd00::5]:5432`"
+    )]
+    NoBrackets {
+        /// What was written.
+        value: String,
+    },
+    /// Not a port or a range of them.
+    #[error(
+        "`{value}` is not a port; write one from 1 to 65535, or a range such as `5432-5433` with the lower one first"
+    )]
+    BadPorts {
+        /// What was written.
+        value: String,
+    },
+    /// Not a host name.
+    #[error("`{value}` is not a host name: {why}")]
+    BadHostName {
+        /// What was written.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Not a unix socket.
+    #[error("`{value}` is not a unix socket: {why}")]
+    BadUnixSocket {
+        /// What was written.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// More names than the resolver keeps.
+    #[error("the targets have more than {NAMES_MAX} different host names")]
+    TooManyNames,
     /// Not a network.
     #[error("`{value}` is not a network; write an address or `network/bits`")]
     BadNetwork {
@@ -187,13 +228,19 @@ pub enum Problem {
         /// `file:line` of the first.
         first: String,
     },
-    /// Two targets at one address.
-    #[error("the endpoint `{endpoint}` belongs to the target `{other}` already")]
+    /// Two entries for one address and port, name and port, or unix socket.
+    #[error(
+        "the endpoint `{endpoint}` overlaps `{other_endpoint}` of the target `{other}` at {place}"
+    )]
     DuplicateEndpoint {
-        /// As written.
+        /// In one form.
         endpoint: String,
-        /// The other target.
+        /// The one that it overlaps, likewise.
+        other_endpoint: String,
+        /// That one's target.
         other: String,
+        /// That one's `file:line`.
+        place: String,
     },
     /// A reference to a target that is not there.
     #[error("there is no target `{name}`")]

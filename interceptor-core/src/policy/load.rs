@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use saphyr_parser::Span;
 use sha2::{Digest, Sha256};
 
@@ -20,8 +20,8 @@ use super::rule_document::RuleDocument;
 use super::target_document::TargetDocument;
 use super::yaml::{Node, Value};
 use super::{
-    DOCUMENTS_MAX, Endpoint, FILE_BYTES_MAX, NAME_CHARS_MAX, NamePattern, RuleReference, Snapshot,
-    Source, Target, endpoint, mask_document, rule_document, target_document, yaml,
+    DOCUMENTS_MAX, FILE_BYTES_MAX, NAME_CHARS_MAX, NAMES_MAX, NamePattern, RuleReference, Snapshot,
+    Source, Target, mask_document, overlap, rule_document, target_document, yaml,
 };
 use crate::mask::{HashKey, Masks};
 
@@ -219,20 +219,15 @@ impl<'a> Files<'a> {
         names
     }
 
-    /// An address that is two targets' would be judged by whichever came first.
+    /// What two entries claim, and more names than there may be.
     fn check_endpoints(&mut self) {
-        let mut owners: HashMap<String, &str> = HashMap::new();
-        for (head, target) in &self.targets {
-            for (endpoint, place) in &target.endpoints {
-                let endpoint = endpoint::describe(endpoint);
-                if let Some(other) = owners.get(&endpoint) {
-                    let other = String::from(*other);
-                    let problem = Problem::DuplicateEndpoint { endpoint, other };
-                    report(&mut self.errors, head.source, *place, problem, None);
-                } else {
-                    owners.insert(endpoint, &head.name);
-                }
-            }
+        let targets = self.targets.iter();
+        let targets = targets.map(|(head, target)| (head.name.as_str(), head.source, target));
+        overlap::check(targets, &mut self.errors);
+        let names = self.targets.iter().flat_map(|(_, target)| &target.names);
+        let names: HashSet<&str> = names.map(|(at, _)| at.name.as_str()).collect();
+        if names.len() > NAMES_MAX {
+            self.errors.push(PolicyError::of_all(Problem::TooManyNames));
         }
     }
 }
@@ -306,16 +301,22 @@ fn compile_target(
         .collect();
     let patterns = here().flat_map(|mask| mask.patterns.iter().copied());
     let masks = Arc::new(Masks::new(columns, patterns, hash_key.clone()));
-    let endpoints: Vec<Endpoint> = target.endpoints.into_iter().map(|(at, _)| at).collect();
     Target {
         name: head.name,
         protocol: target.protocol,
-        endpoints,
+        endpoints: without_places(target.endpoints),
+        names: without_places(target.names),
+        unix_sockets: without_places(target.unix_sockets),
+        preserve_client_address: target.preserve_client_address,
         default: target.default,
         incomplete: target.incomplete,
         catalog: target.catalog,
         masks,
     }
+}
+
+fn without_places<T>(entries: Vec<(T, Span)>) -> Vec<T> {
+    entries.into_iter().map(|(entry, _)| entry).collect()
 }
 
 fn compile_rule((head, rule): (Head<'_>, RuleDocument)) -> Rule {

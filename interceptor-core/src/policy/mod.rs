@@ -13,6 +13,7 @@ mod error;
 mod load;
 mod mask_document;
 mod name;
+mod overlap;
 mod read;
 mod rule_document;
 mod target_document;
@@ -43,6 +44,8 @@ pub const LIST_ENTRIES_MAX: usize = 1_000;
 pub const DEPTH_MAX: usize = 16;
 /// The longest name of a document, in characters.
 pub const NAME_CHARS_MAX: usize = 100;
+/// The most host names in all targets together.
+pub const NAMES_MAX: usize = 1_000;
 /// The longest text or pattern in a document, in characters.
 pub const TEXT_CHARS_MAX: usize = 500;
 /// The most errors that one load lists.
@@ -77,6 +80,17 @@ pub struct Endpoint {
     pub ports: RangeInclusive<u16>,
 }
 
+/// A host name of a target. Its addresses are the resolver's to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedEndpoint {
+    /// The name: absolute, in lower case, without the dot at its end.
+    pub name: String,
+    /// TCP ports, on whatever address it has.
+    pub ports: RangeInclusive<u16>,
+    /// `file:line` where it stands, for errors.
+    pub place: String,
+}
+
 /// Credentials for reading a target's catalogue on a side connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogAccess {
@@ -93,8 +107,14 @@ pub struct Target {
     pub name: String,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Where it listens.
+    /// Addresses where it listens.
     pub endpoints: Vec<Endpoint>,
+    /// Names whose addresses it listens on.
+    pub names: Vec<NamedEndpoint>,
+    /// Unix sockets that nobody but the gateway may connect to: a path, or `@` and an abstract name.
+    pub unix_sockets: Vec<String>,
+    /// Whether it sees the client's own address instead of the gateway's.
+    pub preserve_client_address: bool,
     /// What happens to commands that no rule decides.
     pub default: Action,
     /// What happens to commands that no rule decides and whose facts may not be all. Never laxer

@@ -10,19 +10,23 @@ use core::time::Duration;
 
 use saphyr_parser::Span;
 
+use super::endpoint::{self, Written};
 use super::error::Problem;
 use super::read::Reader;
 use super::yaml::{Node, Value};
 use super::{
-    Action, CatalogAccess, Endpoint, HOLD_TIMEOUT_DEFAULT, HOLD_TIMEOUT_MAX, Outcome, Protocol,
-    endpoint,
+    Action, CatalogAccess, Endpoint, HOLD_TIMEOUT_DEFAULT, HOLD_TIMEOUT_MAX, NamedEndpoint,
+    Outcome, Protocol,
 };
 
 /// A target as its document says, before others are looked at.
 pub(super) struct TargetDocument {
     pub(super) protocol: Protocol,
-    /// With their places, for the errors of a later look.
+    /// With their places, for the errors of a later look; so are names and sockets.
     pub(super) endpoints: Vec<(Endpoint, Span)>,
+    pub(super) names: Vec<(NamedEndpoint, Span)>,
+    pub(super) unix_sockets: Vec<(String, Span)>,
+    pub(super) preserve_client_address: bool,
     pub(super) default: Action,
     pub(super) incomplete: Action,
     pub(super) catalog: Option<CatalogAccess>,
@@ -42,13 +46,24 @@ pub(super) fn read(
     place: Span,
 ) -> Option<TargetDocument> {
     let within = "a Target's spec";
-    let keys = ["protocol", "endpoints", "default", "incomplete", "catalog"];
+    let keys = [
+        "protocol",
+        "endpoints",
+        "preserveClientAddress",
+        "default",
+        "incomplete",
+        "catalog",
+    ];
     let fields = reader.fields(spec, within, keys)?;
     let protocol = reader.required(&fields, "protocol", within, place);
     let protocol = protocol
         .and_then(|node| reader.one_of(node, "protocol", &[("postgres", Protocol::Postgres)]));
     let endpoints = reader.required(&fields, "endpoints", within, place);
-    let endpoints = reader.list(endpoints, endpoint);
+    let written = reader.list(endpoints, endpoint);
+    let preserve_client_address = match fields.optional("preserveClientAddress") {
+        Some(node) => reader.truth(node),
+        None => Some(false),
+    };
     let default = match fields.optional("default") {
         Some(node) => action(reader, node, &default_reasons(name)),
         None => Some(Action {
@@ -74,9 +89,26 @@ pub(super) fn read(
             .or(fields.optional("default"))?;
         reader.report(node.span, Problem::IncompleteLaxer);
     }
+    let source = reader.source;
+    let (mut endpoints, mut names, mut unix_sockets) = (Vec::new(), Vec::new(), Vec::new());
+    for (written, span) in written? {
+        match written {
+            Written::Addresses(network, ports) => {
+                endpoints.push((Endpoint { network, ports }, span))
+            }
+            Written::Name(name, ports) => {
+                let place = format!("{}:{}", source.file, span.start.line());
+                names.push((NamedEndpoint { name, ports, place }, span));
+            }
+            Written::Unix(path) => unix_sockets.push((path, span)),
+        }
+    }
     Some(TargetDocument {
         protocol: protocol?,
-        endpoints: endpoints?,
+        endpoints,
+        names,
+        unix_sockets,
+        preserve_client_address: preserve_client_address?,
         default,
         incomplete,
         catalog: catalog?,
@@ -100,19 +132,19 @@ fn incomplete_reasons() -> Reasons {
     }
 }
 
-fn endpoint(reader: &mut Reader<'_>, node: &Node) -> Option<(Endpoint, Span)> {
+fn endpoint(reader: &mut Reader<'_>, node: &Node) -> Option<(Written, Span)> {
     let text = reader.text(node)?;
-    let Some(Endpoint { network, ports }) = endpoint::parse_endpoint(text) else {
-        reader.report(
-            node.span,
-            Problem::BadEndpoint {
-                value: text.to_owned(),
-            },
-        );
-        return None;
-    };
-    let network = reader.without_host_bits(node, text, network)?;
-    Some((Endpoint { network, ports }, node.span))
+    match endpoint::parse(text) {
+        Ok(Written::Addresses(network, ports)) => {
+            let network = reader.without_host_bits(node, text, network)?;
+            Some((Written::Addresses(network, ports), node.span))
+        }
+        Ok(other) => Some((other, node.span)),
+        Err(problem) => {
+            reader.report(node.span, problem);
+            None
+        }
+    }
 }
 
 fn catalog(reader: &mut Reader<'_>, node: &Node) -> Option<CatalogAccess> {
