@@ -370,29 +370,6 @@ fn without_a_rule_the_target_decides() {
 }
 
 #[test]
-fn the_longest_prefix_owns_an_address() {
-    let text = TARGET.to_owned()
-        + "---\nkind: Target\nname: wide\nspec: {protocol: postgres, endpoints: ['10.0.0.0/8:5432']}";
-    let snapshot = load(&text);
-    for (address, port, expected) in [
-        ("10.0.0.5", 5432, Some("orders")),
-        ("::ffff:10.0.0.5", 5432, Some("orders")),
-        ("10.0.0.6", 5432, Some("wide")),
-        ("10.1.2.3", 5432, Some("orders")),
-        ("10.1.2.3", 5433, None),
-        ("fd00::5", 5432, Some("orders")),
-        ("192.0.2.1", 5432, None),
-    ] {
-        let found = snapshot.target_by_address(address.parse().unwrap(), port);
-        assert_eq!(
-            found.map(|target| target.name.as_str()),
-            expected,
-            "{address}"
-        );
-    }
-}
-
-#[test]
 fn the_hash_is_of_the_texts_alone() {
     let hash = |file: &str, text: &str| {
         let sources = [Source { file, text }];

@@ -8,4 +8,5 @@ pub mod gateway;
 pub mod identify;
 pub mod kernel;
 pub mod policy_files;
+pub mod resolve;
 pub mod telemetry;

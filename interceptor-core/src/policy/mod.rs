@@ -22,7 +22,6 @@ mod yaml;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
@@ -197,24 +196,6 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The target that protects an address. The longest prefix wins; mapped IPv6 counts as IPv4.
-    pub fn target_by_address(&self, address: IpAddr, port: u16) -> Option<&Target> {
-        let address = address.to_canonical();
-        self.targets
-            .iter()
-            .flat_map(|target| {
-                target
-                    .endpoints
-                    .iter()
-                    .map(move |endpoint| (target, endpoint))
-            })
-            .filter(|(_, endpoint)| {
-                endpoint.ports.contains(&port) && endpoint.network.contains(&address)
-            })
-            .max_by_key(|(_, endpoint)| endpoint.network.prefix_len())
-            .map(|(target, _)| target)
-    }
-
     /// The target of that name.
     pub fn target(&self, name: &str) -> Option<&Target> {
         self.targets.iter().find(|target| target.name == name)

@@ -2,6 +2,7 @@
 //!
 //! It owns names, defaults and examples; nothing here does anything.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,6 +107,13 @@ pub struct RunArgs {
     /// Port that redirected connections are accepted on
     #[arg(long, value_name = "PORT", default_value_t = 15001, value_parser = clap::value_parser!(u16).range(1..))]
     pub listen_port: u16,
+    /// DNS server to ask for the names of targets, port 53 unless given; repeatable [default: those
+    /// of /etc/resolv.conf]
+    #[arg(long = "dns-server", value_name = "ADDR[:PORT]", value_parser = crate::resolve::parse_server)]
+    pub dns_servers: Vec<SocketAddr>,
+    /// How long an address that a name has no more stays a target when nothing else needs it
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub dns_grace: Duration,
     /// How long open sessions may go on after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub drain: Duration,

@@ -80,13 +80,15 @@ async fn begin(
     client.set_nodelay(true)?;
     let peer = canonical(peer);
     let destination = canonical(client.local_addr()?);
-    let policy = Arc::clone(&shared.policy.borrow());
-    let Some(target) = policy.target_by_address(destination.ip(), destination.port()) else {
+    let directories = shared.directories.borrow().clone();
+    let Some(target) = directories.target(destination) else {
         // Somebody dialled the proxy's own port: nothing was intercepted, so nothing is carried.
         tracing::debug!(%peer, %destination, "a connection that was not intercepted is closed");
         return Ok(());
     };
     let target = Arc::new(target.clone());
+    // As long as the session lives, its address is a target: without that its packets would go past.
+    let hold = shared.in_use.hold(destination, &target.name);
     let process = identify(plane, peer, destination);
     let id = Uuid::now_v7();
     let connection = connection(peer, destination, &target, process.as_ref());
@@ -125,6 +127,7 @@ async fn begin(
         id,
     };
     drive::drive(arrival, shared, membership, controls, stage).await;
+    drop(hold);
     Ok(())
 }
 

@@ -2,13 +2,17 @@
 //!
 //! It owns the life of sessions: [`accept`] takes connections, [`drive`] moves bytes, timers and
 //! answers between sockets and the core's machine, [`sessions`] knows who is there, [`catalog`]
-//! reads what masks need. It must not know how a protocol's bytes look.
+//! reads what masks need, [`targets`] keeps
+//! the targets' addresses up to date. It must not know how a protocol's bytes look.
 
 mod accept;
 mod catalog;
+mod directory;
 mod drive;
+mod in_use;
 mod run;
 mod sessions;
+mod targets;
 mod upstream;
 mod wait;
 
@@ -28,6 +32,9 @@ use crate::audit::{Recorder, json};
 struct Shared {
     /// The policy in force; the receiver's copies see each new one.
     policy: watch::Receiver<Arc<Snapshot>>,
+    /// Which target an address belongs to.
+    directories: watch::Receiver<directory::Directories>,
+    in_use: in_use::InUse,
     recorder: Recorder,
     approvals: Approvals,
     sessions: sessions::Sessions,

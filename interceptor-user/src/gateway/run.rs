@@ -5,7 +5,7 @@
 //! the gateway carries connections.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,16 @@ use interceptor_core::policy::Snapshot;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::directory::Directory;
 use super::drive::Stage;
+use super::targets::{self, Prepared, Sources, Targets, describe};
 use super::{Shared, accept, catalog, event, sessions};
 use crate::admin::{self, AdminContext};
 use crate::approval::Approvals;
 use crate::audit::{Recorder, Store};
 use crate::cli::arguments::RunArgs;
-use crate::kernel::{Attached, KernelLog, Plane, PlaneConfig, TargetRoute};
-use crate::{kernel, policy_files, telemetry};
+use crate::kernel::{Attached, KernelLog, Plane, PlaneConfig};
+use crate::{kernel, telemetry};
 
 /// How long the last events may take to reach the disk after the sessions have ended.
 const END_WAIT: Duration = Duration::from_secs(5);
@@ -33,15 +35,19 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
     telemetry::start(&arguments.log, arguments.log_format)?;
     harden();
     kernel::check_capabilities()?;
-    let hash_key = hash_key()?;
-    let policy = Arc::new(policy_files::load(&arguments.policies, &hash_key)?);
+    let sources = Sources {
+        directory: arguments.policies.clone(),
+        hash_key: hash_key()?,
+        dns_servers: arguments.dns_servers.clone(),
+    };
+    let prepared = targets::prepare(&sources, arguments.dns_grace)?;
     let store = Store::open(&arguments.state.join("audit"))?;
     let config = PlaneConfig {
         cgroup: arguments.cgroup.clone(),
         bpffs: arguments.bpffs.clone(),
         devices: (!arguments.devices.is_empty()).then(|| arguments.devices.clone()),
         listen_port: arguments.listen_port,
-        targets: routes(&policy),
+        targets: prepared.routes(),
         ..PlaneConfig::default()
     };
     let Attached {
@@ -56,11 +62,8 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
         .build()?;
     let served = runtime.block_on(serve(
         &arguments,
-        Policies {
-            directory: arguments.policies.clone(),
-            hash_key,
-            current: watch::Sender::new(policy),
-        },
+        sources,
+        prepared,
         plane,
         listener,
         log,
@@ -101,32 +104,10 @@ fn hash_key() -> anyhow::Result<HashKey> {
     Ok(HashKey::new(bytes))
 }
 
-/// What the kernel shall intercept.
-fn routes(policy: &Snapshot) -> Vec<TargetRoute> {
-    let mut routes = Vec::new();
-    for (index, target) in policy.targets.iter().enumerate() {
-        for endpoint in &target.endpoints {
-            let target = u32::try_from(index).unwrap_or(u32::MAX);
-            routes.push(TargetRoute {
-                network: endpoint.network,
-                ports: endpoint.ports.clone(),
-                target,
-            });
-        }
-    }
-    routes
-}
-
-/// The policy, and what another load of it needs.
-struct Policies {
-    directory: PathBuf,
-    hash_key: HashKey,
-    current: watch::Sender<Arc<Snapshot>>,
-}
-
 async fn serve(
     arguments: &RunArgs,
-    policies: Policies,
+    sources: Sources,
+    prepared: Prepared,
     plane: Plane,
     listener: TcpListener,
     log: KernelLog,
@@ -135,15 +116,18 @@ async fn serve(
     let kernel_log = tokio::spawn(log.forward());
     let mut signals = Signals::new()?;
     let plane = Arc::new(RwLock::new(plane));
+    record_start(&recorder, &prepared.policy).await?;
+    let mut targets = Targets::new(sources, prepared, Arc::clone(&plane), recorder.clone())?;
     let shared = Arc::new(Shared {
-        policy: policies.current.subscribe(),
+        policy: targets.policy(),
+        directories: targets.directories(),
+        in_use: targets.in_use(),
         recorder: recorder.clone(),
         approvals: Approvals::default(),
         sessions: sessions::Sessions::default(),
         catalogs: catalog::Catalogs::default(),
         epoch: Instant::now(),
     });
-    record_start(&recorder, &policies).await?;
     let watching = tokio::spawn(watch_kernel(Arc::clone(&plane), recorder.clone()));
     let (stage, stages) = watch::channel(Stage::Serving);
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -154,14 +138,15 @@ async fn serve(
     let context = admin_context(&shared, &arguments.policies);
     let mut administration =
         tokio::spawn(async move { admin::serve(&socket, context, admin_stopped).await });
-    tracing::info!("ready: {}", describe(&policies.current.borrow()));
+    tracing::info!("ready: {}", describe(&shared.policy.borrow()));
 
     let failed = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Heard::Reload => reload(&policies, &plane, &recorder)?,
+                Heard::Reload => targets.reload(),
                 Heard::Stop => break None,
             },
+            step = targets.next() => targets.take(step)?,
             ended = &mut administration => break Some(ended),
         }
     };
@@ -201,41 +186,11 @@ async fn watch_kernel(plane: Arc<RwLock<Plane>>, recorder: Recorder) {
     }
 }
 
-async fn record_start(recorder: &Recorder, policies: &Policies) -> anyhow::Result<()> {
+async fn record_start(recorder: &Recorder, policy: &Snapshot) -> anyhow::Result<()> {
     let started = format!("interceptor {} started", env!("CARGO_PKG_VERSION"));
     recorder.note(note(Kind::GatewayStarted, started))?;
-    let loaded = describe(&policies.current.borrow());
+    let loaded = describe(policy);
     recorder.append(note(Kind::PolicyLoaded, loaded)).await?;
-    Ok(())
-}
-
-/// Reads the policy anew. A broken one changes nothing but the record.
-///
-/// # Errors
-/// If that cannot be recorded.
-fn reload(policies: &Policies, plane: &RwLock<Plane>, recorder: &Recorder) -> anyhow::Result<()> {
-    let loaded = policy_files::load(&policies.directory, &policies.hash_key)
-        .map_err(anyhow::Error::from)
-        .and_then(|policy| {
-            let mut plane = plane
-                .write()
-                .map_err(|_| anyhow::anyhow!("the kernel plane is in an unknown state"))?;
-            plane.set_targets(&routes(&policy))?;
-            Ok(policy)
-        });
-    match loaded {
-        Ok(policy) => {
-            let detail = describe(&policy);
-            tracing::info!("another policy is in force: {detail}");
-            recorder.note(note(Kind::PolicyLoaded, detail))?;
-            // Sessions take it up with their next turn.
-            policies.current.send_replace(Arc::new(policy));
-        }
-        Err(error) => {
-            tracing::error!("the policy stays as it was; the files were refused:\n{error}");
-            recorder.note(note(Kind::PolicyRefused, error.to_string()))?;
-        }
-    }
     Ok(())
 }
 
@@ -315,6 +270,7 @@ fn admin_context(shared: &Arc<Shared>, policies: &Path) -> AdminContext {
                 "sessions_max": accept::SESSIONS_MAX,
                 "requests_waiting": state.approvals.list().len(),
                 "record_failed": state.recorder.is_failed(),
+                "names": names(&state.directories.borrow().current),
                 "policy": {
                     "directory": policies,
                     "hash": hex::encode(policy.hash),
@@ -327,16 +283,24 @@ fn admin_context(shared: &Arc<Shared>, policies: &Path) -> AdminContext {
     }
 }
 
-fn describe(policy: &Snapshot) -> String {
-    format!(
-        "policy {} with {}, {} and {}",
-        hex::encode(policy.hash),
-        count(policy.targets.len(), "target"),
-        count(policy.rule_count(), "rule"),
-        count(policy.mask_count, "mask"),
-    )
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+/// What names stand for, as `interceptor status` shows it.
+fn names(directory: &Directory) -> serde_json::Value {
+    let names = directory.names.iter().map(|row| {
+        let addresses = row.addresses.iter().map(|address| {
+            let state = serde_json::json!({
+                "seconds": address.since.elapsed().as_secs(),
+                "in_answer": address.is_current,
+            });
+            (address.address.to_string(), state)
+        });
+        let addresses: serde_json::Map<_, _> = addresses.collect();
+        let mut shown = serde_json::json!({ "addresses": addresses });
+        if let Some(trouble) = &row.trouble
+            && let Some(fields) = shown.as_object_mut()
+        {
+            fields.insert("trouble".to_owned(), trouble.clone().into());
+        }
+        (row.name.clone(), shown)
+    });
+    serde_json::Value::Object(names.collect())
 }

@@ -1,0 +1,31 @@
+//! Names of targets: which addresses a host name stands for, now and a while ago.
+//!
+//! It owns asking ([`Resolver`]) and remembering ([`Names`]). It must not know the kernel, sessions or
+//! what a target is: it is told which addresses are in use, and tells which ones count.
+
+mod lookup;
+mod names;
+
+use std::time::Duration;
+
+pub use lookup::{Answer, LookupError, Resolver, ResolverError, parse_server, resolve_all};
+pub use names::{AddressRow, NameRow, Names};
+
+/// An answer is asked for anew no sooner than this, whatever its TTL.
+pub const REFRESH_MIN: Duration = Duration::from_secs(1);
+/// And no later than this.
+pub const REFRESH_MAX: Duration = Duration::from_secs(60);
+/// The longest TTL for which an address that left the answer stays.
+pub const TTL_KEPT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most addresses of one name in an answer.
+pub const ADDRESSES_MAX: usize = 64;
+/// The most addresses of one name, with those that have left the answer.
+pub const ADDRESSES_HELD_MAX: usize = 256;
+/// Names that are looked up at the same time.
+const LOOKUPS_MAX: usize = 32;
+/// How long one server may take for one question.
+const SERVER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long one look-up may take, over all servers.
+const LOOKUP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long all look-ups of a start or a reload may take together.
+const RESOLVE_WAIT_MAX: Duration = Duration::from_secs(30);
