@@ -27,15 +27,22 @@ const EVENTS_MAX: u32 = 5000;
 pub struct Gateway<'w> {
     world: &'w World,
     policies: PathBuf,
+    options: Vec<String>,
     process: Option<Running>,
 }
 
 impl<'w> Gateway<'w> {
     /// Starts `interceptor run` and waits until it carries connections.
     pub fn start(world: &'w World, policies: &Path) -> Result<Self> {
+        Self::start_with(world, policies, &[])
+    }
+
+    /// The same, with more options of `interceptor run`.
+    pub fn start_with(world: &'w World, policies: &Path, options: &[&str]) -> Result<Self> {
         let mut gateway = Self {
             world,
             policies: policies.to_owned(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
             process: None,
         };
         gateway.restart()?;
@@ -45,7 +52,8 @@ impl<'w> Gateway<'w> {
     /// Starts it again, after it ended.
     pub fn restart(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the gateway runs already");
-        let command = run_command(self.world, &self.policies, self.world.cgroup(), None)?;
+        let mut command = run_command(self.world, &self.policies, self.world.cgroup(), None)?;
+        command.args(&self.options);
         let mut process = Running::spawn_logged(command, &self.log())?;
         let socket = self.run_directory().join("admin.sock");
         wait_until("the gateway is ready", START_LIMIT, || {
@@ -66,7 +74,17 @@ impl<'w> Gateway<'w> {
         cgroup: &Path,
         account: Option<&str>,
     ) -> Result<String> {
-        let command = run_command(world, policies, cgroup, account)?;
+        Self::refuses(run_command(world, policies, cgroup, account)?)
+    }
+
+    /// The same as root, with more options of `interceptor run`.
+    pub fn refuses_with(world: &World, policies: &Path, options: &[&str]) -> Result<String> {
+        let mut command = run_command(world, policies, world.cgroup(), None)?;
+        command.args(options);
+        Self::refuses(command)
+    }
+
+    fn refuses(command: Command) -> Result<String> {
         let finished = run(command, START_LIMIT)?;
         ensure!(
             finished.status.code() == Some(1),

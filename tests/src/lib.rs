@@ -15,6 +15,7 @@
 //! name and swept away when the next one starts.
 
 pub mod cgroup;
+pub mod dns;
 pub mod gateway;
 pub mod interrupt;
 pub mod netns;
@@ -25,6 +26,7 @@ pub mod psql;
 pub mod wire;
 pub mod world;
 
+pub use dns::Dns;
 pub use gateway::Gateway;
 pub use process::{Finished, Running, wait_until};
 pub use psql::Psql;

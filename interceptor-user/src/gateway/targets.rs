@@ -316,7 +316,7 @@ impl Targets {
         // With all look-ups under way the end of one comes first.
         let ask = self.names.next_due();
         let ask = ask.filter(|_| self.lookups.len() < LOOKUPS_MAX);
-        let is_watching = self.names.any_left()
+        let is_watching = self.names.left().next().is_some()
             || self.retry.is_some()
             || !self.directories.borrow().current.kept.is_empty();
         let look = is_watching.then_some(self.next_look.max(now));
@@ -327,15 +327,14 @@ impl Targets {
     /// Lets go what is over, and brings the kernel up to date if anything changed.
     fn settle(&mut self, now: Instant) {
         self.next_look = now + LOOK_INTERVAL;
-        let in_use = self.in_use.list();
-        let addresses = in_use.iter().map(|(address, _)| address.ip()).collect();
-        let gone = self.names.expire(&addresses, now);
-        self.say(gone);
-        if self.retry.is_some_and(|retry| now < retry) {
+        let used = self.in_use.used(self.names.left());
+        let gone = self.names.expire(&used, now);
+        if gone.is_empty() && self.retry.is_some_and(|retry| now < retry) {
             return;
         }
         let policy = Arc::clone(&self.policy.borrow());
-        let directory = Arc::new(Directory::new(policy, &self.names, &in_use));
+        let directory = Directory::new(policy, &self.names, &self.in_use.list());
+        let directory = Arc::new(directory);
         match self.change_over(&directory, None) {
             Ok(()) => self.retry = None,
             Err(error) => {
@@ -345,6 +344,7 @@ impl Targets {
                 self.retry = Some(now + RETRY_WAIT);
             }
         }
+        self.say(gone);
     }
 
     /// Puts another policy in force. On an error the old one stays, with all of its addresses.

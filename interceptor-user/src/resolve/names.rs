@@ -208,10 +208,11 @@ impl Names {
         said
     }
 
-    /// Whether any address waits for its end.
-    pub fn any_left(&self) -> bool {
-        let mut addresses = self.names.values().flat_map(|name| name.addresses.values());
-        addresses.any(|address| address.left.is_some())
+    /// The addresses that wait for their end.
+    pub fn left(&self) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.names.values().flat_map(|name| &name.addresses);
+        let left = addresses.filter(|(_, state)| state.left.is_some());
+        left.map(|(address, _)| *address)
     }
 
     /// The addresses of a name that count.
@@ -385,7 +386,7 @@ mod tests {
         let said = names.expire(&none, at(1060));
         assert_eq!(said, ["orders-db.internal: - 10.0.0.1"]);
         assert_eq!(shown(&names), ["10.0.0.2"]);
-        assert!(!names.any_left());
+        assert!(names.left().next().is_none());
     }
 
     #[test]
@@ -393,10 +394,10 @@ mod tests {
         let start = Instant::now();
         let mut names = known(start);
         names.apply(DB, Ok(answer(&["10.0.0.2"], 5)), start);
-        assert!(names.any_left());
+        assert!(names.left().next().is_some());
         let said = names.apply(DB, Ok(answer(&["10.0.0.1", "10.0.0.2"], 5)), start);
         assert!(said.is_empty(), "{said:?}");
-        assert!(!names.any_left());
+        assert!(names.left().next().is_none());
         let orders: Vec<u64> = names.addresses(DB).map(|row| row.order).collect();
         assert_eq!(orders, [1, 2]);
     }

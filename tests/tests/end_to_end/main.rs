@@ -11,5 +11,6 @@ mod hostile;
 mod lifecycle;
 mod load;
 mod masks;
+mod names;
 mod protocol;
 mod support;
