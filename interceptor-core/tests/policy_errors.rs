@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use interceptor_core::mask::HashKey;
 use interceptor_core::policy::{
-    self, DOCUMENTS_MAX, FILE_BYTES_MAX, LIST_ENTRIES_MAX, PolicyErrors, Problem, Source,
+    self, DOCUMENTS_MAX, FILE_BYTES_MAX, LIST_ENTRIES_MAX, NAMES_MAX, PolicyErrors, Problem, Source,
 };
 use proptest::prelude::*;
 
@@ -91,6 +91,17 @@ fn sizes_have_limits() {
         only_problem(&rule("a", &"m".repeat(501))),
         Problem::TextTooLong
     );
+
+    let named = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("'db{n}.internal:1'")).collect();
+        let lists = names.chunks(500).enumerate().map(|(number, list)| {
+            let list = list.join(", ");
+            format!("---\nkind: Target\nname: t{number}\nspec: {{protocol: postgres, endpoints: [{list}]}}\n")
+        });
+        lists.collect::<String>()
+    };
+    assert!(load("policy.yaml", &named(NAMES_MAX)).is_ok());
+    assert_eq!(only_problem(&named(NAMES_MAX + 1)), Problem::TooManyNames);
 
     let deep = "- ".repeat(100_000);
     assert_eq!(only_problem(&deep), Problem::TooDeep);

@@ -112,7 +112,7 @@ pub struct RunArgs {
     #[arg(long = "dns-server", value_name = "ADDR[:PORT]", value_parser = crate::resolve::parse_server)]
     pub dns_servers: Vec<SocketAddr>,
     /// How long an address that a name has no more stays a target when nothing else needs it
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = crate::resolve::parse_grace)]
     pub dns_grace: Duration,
     /// How long open sessions may go on after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]

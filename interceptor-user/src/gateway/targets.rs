@@ -23,10 +23,10 @@ use super::in_use::InUse;
 use crate::audit::Recorder;
 use crate::kernel::{Plane, TargetRoute};
 use crate::policy_files;
-use crate::resolve::{ADDRESSES_MAX, Answer, LookupError, Names, Resolver, resolve_all};
+use crate::resolve::{
+    ADDRESSES_MAX, Answer, LOOKUPS_MAX, LookupError, Names, Resolver, resolve_all,
+};
 
-/// Look-ups under way at the same time.
-const LOOKUPS_MAX: usize = 32;
 /// How often it looks whether an address that is only kept may go.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it waits after the kernel did not take the targets.
@@ -82,6 +82,7 @@ pub(super) fn prepare(sources: &Sources, grace: Duration) -> anyhow::Result<Prep
 /// Reads the policy, and asks for the names that are not `known`.
 async fn load(sources: Sources, known: impl Fn(&str) -> bool) -> anyhow::Result<Loaded> {
     let policy = Arc::new(policy_files::load(&sources.directory, &sources.hash_key)?);
+    check_enforced(&policy)?;
     let names: BTreeSet<String> = names_of(&policy).map(str::to_owned).collect();
     if names.is_empty() {
         return Ok(Loaded {
@@ -98,6 +99,24 @@ async fn load(sources: Sources, known: impl Fn(&str) -> bool) -> anyhow::Result<
         resolver: Some(resolver),
         answers,
     })
+}
+
+/// What the kernel plane does not enforce must not look as if it did.
+fn check_enforced(policy: &Snapshot) -> anyhow::Result<()> {
+    for target in &policy.targets {
+        let what = if !target.unix_sockets.is_empty() {
+            "unix sockets"
+        } else if target.preserve_client_address {
+            "preserveClientAddress"
+        } else {
+            continue;
+        };
+        anyhow::bail!(
+            "the target {}: this version cannot enforce {what}",
+            target.name
+        );
+    }
+    Ok(())
 }
 
 fn names_of(policy: &Snapshot) -> impl Iterator<Item = &str> {

@@ -305,7 +305,12 @@ fn a_reload_with_an_unknown_name_changes_nothing() -> Result<()> {
         let why = "policy.yaml:6: other.internal: there is no such name";
         gateway.event("policy-refused", |event| event.to_string().contains(why))?;
         assert_eq!(seen_from(world, TARGET_V4)?, THROUGH);
+        // Nor does one that the kernel plane refuses, although the name in it can be resolved.
         dns.set(&[(DB, &["10.77.2.2"]), ("other.internal", &["10.77.2.3"])])?;
+        let own_port = [("orders", "'other.internal:5432', '10.88.0.1:15000-15002'")];
+        reload(&gateway, world, &own_port, REFUSED)?;
+        assert_eq!(seen_from(world, TARGET_V4)?, THROUGH);
+        assert_eq!(seen_from(world, UNNAMED_V4)?, DIRECT);
         reload(
             &gateway,
             world,
@@ -327,7 +332,8 @@ fn policy_of_round(round: usize) -> Vec<(&'static str, &'static str)> {
         "'orders-db.internal:5432', '10.77.2.3:5432'",
         "'10.77.2.2:5000-6000', '10.0.0.0/8:5432'",
     ];
-    let mut targets = vec![("orders", orders[round % orders.len()])];
+    let orders = orders.iter().cycle().nth(round).copied();
+    let mut targets = vec![("orders", orders.unwrap_or_default())];
     let others = [
         ("single", "'10.88.0.1:5432', '[fd88::1]:5432'"),
         (
