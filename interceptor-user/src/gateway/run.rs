@@ -39,6 +39,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
         directory: arguments.policies.clone(),
         hash_key: hash_key()?,
         dns_servers: arguments.dns_servers.clone(),
+        memory: arguments.state.join("names.json"),
     };
     let prepared = targets::prepare(&sources, arguments.dns_grace)?;
     let store = Store::open(&arguments.state.join("audit"))?;

@@ -24,7 +24,7 @@ use crate::audit::Recorder;
 use crate::kernel::{Plane, TargetRoute};
 use crate::policy_files;
 use crate::resolve::{
-    ADDRESSES_MAX, Answer, LOOKUPS_MAX, LookupError, Names, Resolver, resolve_all,
+    ADDRESSES_MAX, Answer, LOOKUPS_MAX, LookupError, Memory, Names, Resolver, resolve_all,
 };
 
 /// How often it looks whether an address that is only kept may go.
@@ -40,6 +40,8 @@ pub(super) struct Sources {
     pub(super) directory: PathBuf,
     pub(super) hash_key: HashKey,
     pub(super) dns_servers: Vec<SocketAddr>,
+    /// The file with what names had.
+    pub(super) memory: PathBuf,
 }
 
 /// A policy with the addresses of its names: all that interception needs.
@@ -47,6 +49,7 @@ pub(super) struct Sources {
 pub(super) struct Prepared {
     pub(super) policy: Arc<Snapshot>,
     names: Names,
+    memory: Option<Memory>,
     directory: Arc<Directory>,
     said: Vec<String>,
 }
@@ -75,8 +78,17 @@ pub(super) fn prepare(sources: &Sources, grace: Duration) -> anyhow::Result<Prep
         .enable_all()
         .build()?;
     let loaded = runtime.block_on(load(sources.clone(), |_| false))?;
-    let names = Names::new(grace);
-    prepare_loaded(&loaded, names, &InUse::default(), &BTreeSet::new())
+    let (names, in_use) = (Names::new(grace), InUse::default());
+    let mut prepared = prepare_loaded(&loaded, names, &in_use, &BTreeSet::new())?;
+    // After the rest was found to be right: whose an address was before refuses no start.
+    let memory = Memory::open(sources.memory.clone());
+    for (name, addresses) in memory.content() {
+        prepared.names.remember(name, addresses, Instant::now());
+    }
+    let policy = Arc::clone(&prepared.policy);
+    prepared.directory = Arc::new(Directory::new(policy, &prepared.names, &in_use.list()));
+    prepared.memory = Some(memory);
+    Ok(prepared)
 }
 
 /// Reads the policy, and asks for the names that are not `known`.
@@ -166,6 +178,7 @@ fn prepare_loaded(
     Ok(Prepared {
         policy,
         names,
+        memory: None,
         directory: Arc::new(directory),
         said,
     })
@@ -177,6 +190,7 @@ pub(super) struct Targets {
     policy: watch::Sender<Arc<Snapshot>>,
     directories: watch::Sender<Directories>,
     names: Names,
+    memory: Option<Memory>,
     resolver: Option<Arc<Resolver>>,
     lookups: JoinSet<(String, Result<Answer, LookupError>)>,
     reloading: Option<JoinHandle<anyhow::Result<Loaded>>>,
@@ -215,11 +229,12 @@ impl Targets {
             current: Arc::clone(&prepared.directory),
             next: None,
         };
-        let targets = Self {
+        let mut targets = Self {
             sources,
             policy: watch::Sender::new(prepared.policy),
             directories: watch::Sender::new(directories),
             names: prepared.names,
+            memory: prepared.memory,
             resolver: resolver.transpose()?.map(Arc::new),
             lookups: JoinSet::new(),
             reloading: None,
@@ -230,6 +245,7 @@ impl Targets {
             retry: None,
             next_look: Instant::now(),
         };
+        targets.keep(&prepared.directory);
         targets.say(prepared.said);
         targets.say(prepared.directory.shadowed.iter().cloned());
         Ok(targets)
@@ -413,8 +429,15 @@ impl Targets {
             current: Arc::clone(next),
             next: None,
         });
+        self.keep(next);
         self.say_changes(&current, next);
         Ok(())
+    }
+
+    fn keep(&mut self, directory: &Directory) {
+        if let Some(memory) = &mut self.memory {
+            memory.keep(&directory.names);
+        }
     }
 
     fn say_changes(&self, before: &Directory, after: &Directory) {

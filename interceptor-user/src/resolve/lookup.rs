@@ -112,7 +112,7 @@ pub fn parse_server(text: &str) -> Result<SocketAddr, String> {
 /// Whether an answer with this address is refused. A name that suddenly points at the gateway's own
 /// loopback, at everything or at a group is no moved server but an attempt to have the gateway
 /// intercept or dial what its policy does not speak of (DNS rebinding).
-fn is_hostile(address: &IpAddr) -> bool {
+pub(super) fn is_hostile(address: &IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

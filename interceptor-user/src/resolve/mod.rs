@@ -1,14 +1,16 @@
 //! Names of targets: which addresses a host name stands for, now and a while ago.
 //!
-//! It owns asking ([`Resolver`]) and remembering ([`Names`]). It must not know the kernel, sessions or
+//! It owns asking ([`Resolver`]) and remembering ([`Names`], and [`Memory`] over the end of the process). It must not know the kernel, sessions or
 //! what a target is: it is told which addresses are in use, and tells which ones count.
 
 mod lookup;
+mod memory;
 mod names;
 
 use std::time::Duration;
 
 pub use lookup::{Answer, LookupError, Resolver, ResolverError, parse_server, resolve_all};
+pub use memory::{Memory, Remembered};
 pub use names::{AddressRow, NameRow, Names};
 
 /// An answer is asked for anew no sooner than this, whatever its TTL.

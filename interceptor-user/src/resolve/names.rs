@@ -101,6 +101,26 @@ impl Names {
         self.apply(&name, Ok(answer), now)
     }
 
+    /// Adds addresses that a known name had before this process: as if they had just left.
+    pub fn remember(&mut self, text: &str, addresses: &BTreeSet<IpAddr>, now: Instant) {
+        let Some(name) = self.names.get_mut(text) else {
+            return;
+        };
+        for address in addresses {
+            if name.addresses.len() >= ADDRESSES_HELD_MAX {
+                return;
+            }
+            self.order = self.order.saturating_add(1);
+            name.addresses.entry(*address).or_insert(Address {
+                since: now,
+                order: self.order,
+                ttl_over: now,
+                left: Some(now),
+                used: None,
+            });
+        }
+    }
+
     /// Forgets all names but these.
     pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         self.names.retain(|name, _| wanted(name));
@@ -400,6 +420,19 @@ mod tests {
         assert!(names.left().next().is_none());
         let orders: Vec<u64> = names.addresses(DB).map(|row| row.order).collect();
         assert_eq!(orders, [1, 2]);
+    }
+
+    #[test]
+    fn what_a_name_had_before_stays_for_a_grace() {
+        let start = Instant::now();
+        let mut names = known(start);
+        let before = ["10.0.0.1", "10.0.0.9"].map(|text| text.parse().unwrap());
+        names.remember(DB, &before.into(), start);
+        names.remember("other.internal", &before.into(), start);
+        assert_eq!(shown(&names), ["10.0.0.1", "10.0.0.9"]);
+        assert!(!names.knows("other.internal"));
+        let said = names.expire(&BTreeSet::new(), start + GRACE);
+        assert_eq!(said, ["orders-db.internal: - 10.0.0.9"]);
     }
 
     #[test]

@@ -135,6 +135,29 @@ fn a_name_is_followed() -> Result<()> {
 }
 
 #[test]
+fn a_crash_lets_no_address_go() -> Result<()> {
+    with_world("names-crash", |world| {
+        let dns = Dns::start(world, &[(DB, &["10.77.2.2"])])?;
+        let mut gateway = start(world, &dns, &[("orders", "'orders-db.internal:5432'")])?;
+        dns.set(&[(DB, &["10.77.2.3"])])?;
+        change(&gateway, "orders-db.internal: + 10.77.2.3")?;
+        gateway.kill()?;
+        for host in [TARGET_V4, UNNAMED_V4] {
+            let psql = world.psql(From::Client).host(host);
+            psql.run("SELECT 1")?.failure()?;
+        }
+        gateway.restart()?;
+        for host in [TARGET_V4, UNNAMED_V4] {
+            assert_eq!(seen_from(world, host)?, THROUGH);
+        }
+        change(&gateway, "orders-db.internal: - 10.77.2.2")?;
+        assert_eq!(seen_from(world, TARGET_V4)?, DIRECT);
+        assert_eq!(seen_from(world, UNNAMED_V4)?, THROUGH);
+        Ok(())
+    })
+}
+
+#[test]
 fn without_a_server_the_addresses_stay() -> Result<()> {
     with_world("names-down", |world| {
         let mut dns = Dns::start(world, &[(DB, &["10.77.2.2"])])?;
@@ -391,8 +414,21 @@ fn targets_change_under_load() -> Result<()> {
             }
             Ok(count)
         };
+        // From the gateway's host nothing but the gateway can reach the target.
+        let local_hammer = || -> Result<usize> {
+            let mut count = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                world.psql(From::Local).run("SELECT 1")?.success()?;
+                count += 1;
+            }
+            Ok(count)
+        };
         let (reloaded, counts) = std::thread::scope(|scope| {
-            let hammers = [scope.spawn(hammer), scope.spawn(hammer)];
+            let hammers = [
+                scope.spawn(hammer),
+                scope.spawn(hammer),
+                scope.spawn(local_hammer),
+            ];
             let mut reload_all = || -> Result<()> {
                 for round in 2..2 + RELOADS {
                     reload(&gateway, world, &policy_of_round(round), LOADED)?;
