@@ -246,6 +246,8 @@ impl Targets {
             next_look: Instant::now(),
         };
         targets.keep(&prepared.directory);
+        // Until now nobody could have used them.
+        targets.names.restart_grace(Instant::now());
         targets.say(prepared.said);
         targets.say(prepared.directory.shadowed.iter().cloned());
         Ok(targets)

@@ -121,6 +121,15 @@ impl Names {
         }
     }
 
+    /// Begins the grace of addresses that have left anew.
+    pub fn restart_grace(&mut self, now: Instant) {
+        let addresses = self.names.values_mut();
+        let addresses = addresses.flat_map(|name| name.addresses.values_mut());
+        for state in addresses.filter(|state| state.left.is_some()) {
+            state.used = Some(now);
+        }
+    }
+
     /// Forgets all names but these.
     pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         self.names.retain(|name, _| wanted(name));
@@ -431,7 +440,10 @@ mod tests {
         names.remember("other.internal", &before.into(), start);
         assert_eq!(shown(&names), ["10.0.0.1", "10.0.0.9"]);
         assert!(!names.knows("other.internal"));
-        let said = names.expire(&BTreeSet::new(), start + GRACE);
+        let later = start + GRACE / 2;
+        names.restart_grace(later);
+        assert!(names.expire(&BTreeSet::new(), start + GRACE).is_empty());
+        let said = names.expire(&BTreeSet::new(), later + GRACE);
         assert_eq!(said, ["orders-db.internal: - 10.0.0.9"]);
     }
 
