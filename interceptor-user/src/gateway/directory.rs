@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use interceptor_core::policy::{Snapshot, Target};
@@ -26,6 +27,8 @@ pub(super) struct Directory {
     policy: Arc<Snapshot>,
     /// What the kernel is to intercept; of equals the first counts.
     pub(super) routes: Vec<TargetRoute>,
+    /// The unix sockets that the kernel is to refuse.
+    pub(super) unix_sockets: Vec<PathBuf>,
     index: HashMap<IpNet, Vec<(RangeInclusive<u16>, u32)>>,
     /// The prefix lengths in `index`, longest first.
     lengths_v4: Vec<u8>,
@@ -72,6 +75,7 @@ impl Directory {
     pub(super) fn new(policy: Arc<Snapshot>, names: &Names, in_use: &BTreeSet<Use>) -> Self {
         let mut directory = Self {
             routes: Vec::new(),
+            unix_sockets: unix_sockets(&policy),
             index: HashMap::new(),
             lengths_v4: Vec::new(),
             lengths_v6: Vec::new(),
@@ -196,6 +200,14 @@ impl Directory {
 fn numbered(policy: &Snapshot) -> impl Iterator<Item = (u32, &Target)> {
     // There are fewer documents than numbers.
     (0_u32..).zip(&policy.targets)
+}
+
+fn unix_sockets(policy: &Snapshot) -> Vec<PathBuf> {
+    let paths = policy
+        .targets
+        .iter()
+        .flat_map(|target| &target.unix_sockets);
+    paths.map(PathBuf::from).collect()
 }
 
 fn name_of(policy: &Snapshot, target: u32) -> &str {

@@ -49,6 +49,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
         devices: (!arguments.devices.is_empty()).then(|| arguments.devices.clone()),
         listen_port: arguments.listen_port,
         targets: prepared.routes(),
+        unix_sockets: prepared.unix_sockets(),
         ..PlaneConfig::default()
     };
     let Attached {

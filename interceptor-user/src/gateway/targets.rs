@@ -21,7 +21,7 @@ use super::directory::{Directories, Directory};
 use super::event;
 use super::in_use::InUse;
 use crate::audit::Recorder;
-use crate::kernel::{Plane, TargetRoute};
+use crate::kernel::{KernelError, Plane, TargetRoute};
 use crate::policy_files;
 use crate::resolve::{
     ADDRESSES_MAX, Answer, LOOKUPS_MAX, LookupError, Memory, Names, Resolver, resolve_all,
@@ -58,6 +58,11 @@ impl Prepared {
     /// What the kernel is to intercept.
     pub(super) fn routes(&self) -> Vec<TargetRoute> {
         self.directory.routes.clone()
+    }
+
+    /// What it is to refuse.
+    pub(super) fn unix_sockets(&self) -> Vec<PathBuf> {
+        self.directory.unix_sockets.clone()
     }
 }
 
@@ -115,18 +120,10 @@ async fn load(sources: Sources, known: impl Fn(&str) -> bool) -> anyhow::Result<
 
 /// What the kernel plane does not enforce must not look as if it did.
 fn check_enforced(policy: &Snapshot) -> anyhow::Result<()> {
-    for target in &policy.targets {
-        let what = if !target.unix_sockets.is_empty() {
-            "unix sockets"
-        } else if target.preserve_client_address {
-            "preserveClientAddress"
-        } else {
-            continue;
-        };
-        anyhow::bail!(
-            "the target {}: this version cannot enforce {what}",
-            target.name
-        );
+    let mut targets = policy.targets.iter();
+    if let Some(target) = targets.find(|target| target.preserve_client_address) {
+        let name = &target.name;
+        anyhow::bail!("the target {name}: this version cannot preserve the client's address");
     }
     Ok(())
 }
@@ -406,7 +403,7 @@ impl Targets {
         policy: Option<Arc<Snapshot>>,
     ) -> anyhow::Result<()> {
         let current = Arc::clone(&self.directories.borrow().current);
-        if next.routes != current.routes {
+        if next.routes != current.routes || next.unix_sockets != current.unix_sockets {
             self.directories.send_replace(Directories {
                 current: Arc::clone(&current),
                 next: Some(Arc::clone(next)),
@@ -414,7 +411,7 @@ impl Targets {
             let plane = self.plane.write();
             let taken = plane
                 .map_err(|_| anyhow::anyhow!("the kernel plane is in an unknown state"))
-                .and_then(|mut plane| Ok(plane.set_targets(&next.routes)?));
+                .and_then(|mut plane| Ok(change_kernel(&mut plane, &current, next)?));
             if let Err(error) = taken {
                 self.directories.send_replace(Directories {
                     current,
@@ -490,6 +487,27 @@ impl Targets {
         self.recorder.note(event(&[], kind))?;
         Ok(())
     }
+}
+
+/// Both, or neither.
+fn change_kernel(
+    plane: &mut Plane,
+    current: &Directory,
+    next: &Directory,
+) -> Result<(), KernelError> {
+    let sockets_change = next.unix_sockets != current.unix_sockets;
+    if sockets_change {
+        plane.set_unix_sockets(&next.unix_sockets)?;
+    }
+    if next.routes == current.routes {
+        return Ok(());
+    }
+    let taken = plane.set_targets(&next.routes);
+    if taken.is_err() && sockets_change {
+        // They fitted before.
+        plane.set_unix_sockets(&current.unix_sockets)?;
+    }
+    taken
 }
 
 /// A policy in a few words.

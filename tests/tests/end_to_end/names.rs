@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::dns::{Dns, TTL};
+use interceptor_tests::postgres::{ACCOUNT, DATABASE};
 use interceptor_tests::wire::Wire;
 use interceptor_tests::world::{TARGET_V4, UNNAMED_V4};
 use interceptor_tests::{From, Gateway, World, wait_until, with_world};
@@ -353,6 +354,34 @@ fn a_reload_with_an_unknown_name_changes_nothing() -> Result<()> {
         )?;
         assert_eq!(seen_from(world, UNNAMED_V4)?, THROUGH);
         assert_eq!(seen_from(world, TARGET_V4)?, DIRECT);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_unix_socket_is_refused_while_the_policy_names_it() -> Result<()> {
+    with_world("names-unix", |world| {
+        let directory = world.directory().join("postgres");
+        let reaches = || -> Result<bool> {
+            let mut psql = world.command_as(From::Local, "psql", Some(ACCOUNT))?;
+            psql.arg("-h").arg(&directory);
+            psql.args(["-X", "-d", DATABASE, "-c", "SELECT 1"])
+                .current_dir("/");
+            let finished = interceptor_tests::process::run(psql, Duration::from_secs(30))?;
+            Ok(finished.status.success())
+        };
+        assert!(reaches()?);
+        let dns = Dns::start(world, &[])?;
+        let socket = format!("'unix:{}/.s.PGSQL.5432'", directory.display());
+        let gateway = start(world, &dns, &[("orders", &socket)])?;
+        assert!(!reaches()?);
+        let other = [("orders", "'10.77.2.2:5432'")];
+        reload(&gateway, world, &other, LOADED)?;
+        assert!(reaches()?);
+        let both = format!("'10.77.2.2:5432', {socket}");
+        reload(&gateway, world, &[("orders", &both)], LOADED)?;
+        assert!(!reaches()?);
+        assert_eq!(seen_from(world, TARGET_V4)?, THROUGH);
         Ok(())
     })
 }
