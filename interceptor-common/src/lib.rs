@@ -4,15 +4,23 @@
 //! is. `interceptor-ebpf/c/contract.h` mirrors this file by hand; both assert the same sizes, so a
 //! change in one alone does not build.
 //!
-//! Addresses are always 16 bytes in network order, IPv4 as `::ffff:a.b.c.d`. Ports are in host order.
+//! Addresses are always 16 bytes in network order, IPv4 as `::ffff:a.b.c.d`. Ports are in host order,
+//! but for [`PortKey`].
 #![no_std]
 
 use core::net::{IpAddr, Ipv6Addr};
 
 /// Most address prefixes that can be targets.
 pub const TARGETS_MAX: u32 = 16_384;
-/// Most pairs of rule set and port.
-pub const PORTS_MAX: u32 = 65_536;
+/// Most entries of all rule sets together; a range of ports is at most [`PORT_PREFIXES_MAX`] of them.
+///
+/// The maps `targets` and `ports` are twice as large as their limits: while targets are replaced, the
+/// old and the new ones are in them.
+pub const PORTS_MAX: u32 = 524_288;
+/// Most prefixes that a range of ports takes: 1 to 65534.
+pub const PORT_PREFIXES_MAX: u32 = 30;
+/// Bits of a [`PortKey`] before the port.
+pub const PORT_PREFIX_BITS: u32 = 48;
 /// Local connections whose identity is kept; the least recently used go first.
 pub const IDENTITIES_MAX: u32 = 65_536;
 /// Connections of the proxy to targets whose closing segments are let through.
@@ -48,17 +56,20 @@ map_type! {
 }
 
 map_type! {
-    /// Key of `ports`; the value is the target's index (`u32`), whose meaning is user space's.
+    /// Key of `ports`, a longest-prefix trie, as a range of ports is a few prefixes; the value is the
+    /// target's index (`u32`), whose meaning is user space's.
     pub struct PortKey {
+        /// How many leading bits of what follows count: [`PORT_PREFIX_BITS`] and 0 to 16 of the port.
+        pub bits: u32,
         /// The rule set that the address belongs to.
         pub rule_set: u32,
-        /// The target port.
-        pub port: u16,
         /// The IP protocol.
         pub protocol: u8,
         /// Zero.
         pub reserved: u8,
-    } size 8
+        /// The target port, in network order: a trie compares from the most significant bit.
+        pub port: [u8; 2],
+    } size 12
 }
 
 map_type! {

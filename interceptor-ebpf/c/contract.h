@@ -1,12 +1,14 @@
 /* The contract with user space and the Rust programs. Mirrors interceptor-common/src/lib.rs by hand:
- * change both. Addresses are 16 bytes in network order, IPv4 mapped; ports are in host order. */
+ * change both. Addresses are 16 bytes in network order, IPv4 mapped; ports are in host order,
+ * but for port_key. */
 #ifndef INTERCEPTOR_CONTRACT_H
 #define INTERCEPTOR_CONTRACT_H
 
 #include <linux/types.h>
 
 #define TARGETS_MAX 16384
-#define PORTS_MAX 65536
+#define PORTS_MAX 524288
+#define PORT_PREFIX_BITS 48
 #define IDENTITIES_MAX 65536
 #define UNIX_NAMES_MAX 1024
 #define FLOWS_MAX 65536
@@ -18,12 +20,13 @@ struct prefix_key {
 _Static_assert(sizeof(struct prefix_key) == 20, "prefix_key");
 
 struct port_key {
+	__u32 bits;
 	__u32 rule_set;
-	__u16 port;
 	__u8 protocol;
 	__u8 reserved;
+	__be16 port;
 };
-_Static_assert(sizeof(struct port_key) == 8, "port_key");
+_Static_assert(sizeof(struct port_key) == 12, "port_key");
 
 struct config {
 	__u64 proxy_cgroup;

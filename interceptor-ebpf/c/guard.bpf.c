@@ -28,7 +28,7 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, TARGETS_MAX);
+	__uint(max_entries, 2 * TARGETS_MAX); /* the old ones and the new, while they are replaced */
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct prefix_key);
@@ -36,8 +36,8 @@ struct {
 } targets SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, PORTS_MAX);
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 2 * PORTS_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct port_key);
@@ -179,7 +179,12 @@ static __always_inline bool is_extension_header(__u8 next)
 
 static __always_inline bool target_has_port(__u32 rule_set, __u16 port)
 {
-	struct port_key key = { .rule_set = rule_set, .port = port, .protocol = IPPROTO_TCP };
+	struct port_key key = {
+		.bits = PORT_PREFIX_BITS + 16,
+		.rule_set = rule_set,
+		.protocol = IPPROTO_TCP,
+		.port = bpf_htons(port),
+	};
 
 	return bpf_map_lookup_elem(&ports, &key) != NULL;
 }

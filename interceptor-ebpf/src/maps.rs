@@ -7,17 +7,26 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, SockMap};
 use interceptor_common::{
-    Config, IDENTITIES_MAX, Identity, PORTS_MAX, PROTOCOL_TCP, PortKey, TARGETS_MAX, TupleKey,
-    VERDICTS, Verdict,
+    Config, IDENTITIES_MAX, Identity, PORT_PREFIX_BITS, PORTS_MAX, PROTOCOL_TCP, TARGETS_MAX,
+    TupleKey, VERDICTS, Verdict,
 };
 
 #[map(name = "targets")]
-static TARGETS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(TARGETS_MAX, 0);
+static TARGETS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(2 * TARGETS_MAX, 0);
 
 #[map(name = "ports")]
-static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(PORTS_MAX, 0);
+static PORTS: LpmTrie<PortData, u32> = LpmTrie::with_max_entries(2 * PORTS_MAX, 0);
+
+/// A `PortKey` without its number of bits, which aya's key has.
+#[repr(C)]
+struct PortData {
+    rule_set: u32,
+    protocol: u8,
+    reserved: u8,
+    port: [u8; 2],
+}
 
 #[map(name = "config")]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
@@ -55,14 +64,13 @@ pub(crate) fn is_target(address: [u8; 16], port: u16) -> bool {
     let Some(&rule_set) = TARGETS.get(Key::new(128, address)) else {
         return false;
     };
-    let key = PortKey {
+    let data = PortData {
         rule_set,
-        port,
         protocol: PROTOCOL_TCP,
         reserved: 0,
+        port: port.to_be_bytes(),
     };
-    // SAFETY: the value is not read, only its presence.
-    unsafe { PORTS.get(&key) }.is_some()
+    PORTS.get(Key::new(PORT_PREFIX_BITS + 16, data)).is_some()
 }
 
 /// Whether a proxy listens: the kernel empties the slot when the socket closes.

@@ -14,6 +14,7 @@ use super::KernelError;
 use super::cgroup::Cgroup;
 use super::device::Device;
 use super::frames;
+use super::ports::PortRange;
 use super::target::Targets;
 use super::tool::Tool;
 
@@ -47,7 +48,7 @@ fn frames_ruleset(targets: &Targets, devices: &[Device]) -> String {
     let elements = targets.outermost.iter();
     frames::ruleset(
         devices,
-        elements.map(|(network, port)| (network, *port..=*port)),
+        elements.map(|(network, ports)| (network, ports.first..=ports.last)),
     )
 }
 
@@ -147,13 +148,13 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
     )
 }
 
-fn elements(targets: &BTreeSet<&(IpNet, u16)>) -> String {
+fn elements(targets: &BTreeSet<&(IpNet, PortRange)>) -> String {
     if targets.is_empty() {
         return String::new();
     }
     let list: Vec<String> = targets
         .iter()
-        .map(|(network, port)| format!("{network} . {port}"))
+        .map(|(network, ports)| format!("{network} . {ports}"))
         .collect();
     format!("elements = {{ {} }}", list.join(", "))
 }

@@ -118,7 +118,7 @@ pub enum KernelError {
     },
     /// More than a map holds.
     #[error(
-        "the map `{map}` holds at most {max} entries and {wanted} are wanted; name fewer targets, or join prefixes"
+        "the map `{map}` holds at most {max} entries and {wanted} or more are wanted; name fewer targets, or join prefixes"
     )]
     MapFull {
         /// The map.

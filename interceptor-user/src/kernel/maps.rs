@@ -10,6 +10,7 @@ use interceptor_common::{Config, Identity, PortKey, PrefixKey, TupleKey, UnixNam
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use super::KernelError;
+use super::replace::replace;
 use super::target::Targets;
 
 /// Directory of the map pins below the pin directory.
@@ -53,7 +54,7 @@ impl<K: Pod, V: Pod> PinnedMap<K, V> {
         Ok(bytes.and_then(|bytes| bytemuck::try_pod_read_unaligned(&bytes).ok()))
     }
 
-    fn insert(&self, key: &K, value: &V) -> Result<(), KernelError> {
+    pub(super) fn insert(&self, key: &K, value: &V) -> Result<(), KernelError> {
         self.handle
             .update(
                 bytemuck::bytes_of(key),
@@ -63,10 +64,19 @@ impl<K: Pod, V: Pod> PinnedMap<K, V> {
             .map_err(failed("write", self.name))
     }
 
-    fn remove(&self, key: &K) -> Result<(), KernelError> {
+    pub(super) fn remove(&self, key: &K) -> Result<(), KernelError> {
         self.handle
             .delete(bytemuck::bytes_of(key))
             .map_err(failed("write", self.name))
+    }
+
+    /// Everything in the map. What goes meanwhile is left out.
+    pub(super) fn entries(&self) -> Result<Vec<(K, V)>, KernelError> {
+        let mut entries = Vec::new();
+        for key in self.keys() {
+            entries.extend(self.lookup(&key)?.map(|value| (key, value)));
+        }
+        Ok(entries)
     }
 
     fn keys(&self) -> Vec<K> {
@@ -144,34 +154,9 @@ impl Maps {
         self.targets.keys().len()
     }
 
-    /// Replaces the targets. There is no moment in which an address that was and stays a target is
-    /// none: the new rule sets are written first, then each prefix changes over, then the old go.
+    /// Replaces the targets, without a gap and never half.
     pub(super) fn set_targets(&self, targets: &Targets) -> Result<(), KernelError> {
-        let old_ports = self.ports.keys();
-        let old_prefixes = self.targets.keys();
-        let base = old_ports
-            .iter()
-            .map(|key| key.rule_set)
-            .max()
-            .map_or(0, |last| last.wrapping_add(1));
-        for (key, target) in targets.port_entries(base) {
-            self.ports.insert(&key, &target)?;
-        }
-        let mut kept = std::collections::HashSet::new();
-        for (key, rule_set) in targets.prefix_entries(base) {
-            self.targets.insert(&key, &rule_set)?;
-            kept.insert((key.bits, key.address));
-        }
-        for key in old_prefixes
-            .iter()
-            .filter(|key| !kept.contains(&(key.bits, key.address)))
-        {
-            self.targets.remove(key)?;
-        }
-        for key in &old_ports {
-            self.ports.remove(key)?;
-        }
-        Ok(())
+        replace(&self.targets, &self.ports, targets)
     }
 
     /// Replaces the unix sockets that are refused; one that stays is refused all the while. Whether

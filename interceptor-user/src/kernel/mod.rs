@@ -21,6 +21,8 @@ mod link;
 mod listener;
 mod maps;
 mod object;
+mod ports;
+mod replace;
 mod routing;
 mod status;
 mod target;
