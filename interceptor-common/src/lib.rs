@@ -27,6 +27,12 @@ pub const IDENTITIES_MAX: u32 = 65_536;
 pub const FLOWS_MAX: u32 = 65_536;
 /// Names of unix sockets that are refused.
 pub const UNIX_NAMES_MAX: u32 = 1024;
+/// SYNs on their way through the stack that reuse a connection in TIME_WAIT.
+pub const REUSES_MAX: u32 = 16_384;
+/// Most IPv6 extension headers between the IP header and TCP.
+pub const EXTENSION_HEADERS_MAX: u32 = 8;
+/// Flag of [`Config`]: some target sees its clients' addresses, so answers to those are looked for.
+pub const CONFIG_PRESERVES_CLIENTS: u16 = 1;
 
 /// The IP protocol number of TCP.
 pub const PROTOCOL_TCP: u8 = 6;
@@ -89,8 +95,8 @@ map_type! {
         pub rule_priority: u32,
         /// The proxy's port, which nobody else may bind.
         pub listen_port: u16,
-        /// Zero.
-        pub reserved: u16,
+        /// [`CONFIG_PRESERVES_CLIENTS`], or zero.
+        pub flags: u16,
     } size 32
 }
 
@@ -212,7 +218,7 @@ verdicts! {
     IngressEstablished = 10 => "ingress_to_connection",
     /// A target-bound segment met no listener: rejected by nft, or dropped on `lo`.
     IngressNoListener = 11 => "ingress_no_listener",
-    /// A TCP fragment or an IPv6 extension header hides the port: dropped.
+    /// To a target's address, and the port cannot be seen: dropped.
     IngressOpaque = 12 => "ingress_dropped_opaque",
     /// UDP to a target: dropped.
     IngressUdp = 13 => "ingress_dropped_udp",
@@ -228,6 +234,12 @@ verdicts! {
     EgressDropped = 18 => "egress_dropped",
     /// A connection to a unix socket of a target was refused.
     ConnectUnix = 19 => "connect_refused_unix",
+    /// The first fragment of a packet to a target: dropped.
+    IngressFragment = 20 => "ingress_dropped_fragment",
+    /// An ICMP error about a connection of the proxy went to it.
+    IngressIcmp = 21 => "ingress_icmp_to_connection",
+    /// A new connection with the addresses and ports of one in TIME_WAIT.
+    IngressReuse = 22 => "ingress_reuses_time_wait",
 }
 
 /// How many verdicts there are.

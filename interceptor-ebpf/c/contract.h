@@ -12,6 +12,9 @@
 #define IDENTITIES_MAX 65536
 #define UNIX_NAMES_MAX 1024
 #define FLOWS_MAX 65536
+#define REUSES_MAX 16384
+#define EXTENSION_HEADERS_MAX 8
+#define CONFIG_PRESERVES_CLIENTS 1
 
 struct prefix_key {
 	__u32 bits;
@@ -36,7 +39,7 @@ struct config {
 	__u32 route_table;
 	__u32 rule_priority;
 	__u16 listen_port;
-	__u16 reserved;
+	__u16 flags;
 };
 _Static_assert(sizeof(struct config) == 32, "config");
 
@@ -101,6 +104,9 @@ enum verdict {
 	EGRESS_CLOSING,
 	EGRESS_DROPPED,
 	CONNECT_UNIX,
+	INGRESS_FRAGMENT,
+	INGRESS_ICMP,
+	INGRESS_REUSE,
 	VERDICTS
 };
 

@@ -7,6 +7,7 @@
  *
  * Must not know what a policy is: a packet is a target's by address and port alone. */
 #include <linux/bpf.h>
+#include <linux/icmpv6.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
@@ -21,6 +22,32 @@
 /* From linux/bpf.h of 6.6. NEXT asks the programs after this one; OK would silence them. */
 #define TCX_NEXT (-1)
 #define TCX_DROP 2
+
+/* From net/ip.h. */
+#define IP_MF 0x2000
+#define IP_OFFSET 0x1fff
+
+/* From linux/icmp.h, which drags in the C library. */
+#define ICMP_DEST_UNREACH 3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETERPROB 12
+#define ICMP_HEADER_BYTES 8 /* of ICMPv6, too */
+
+/* From linux/socket.h. */
+#define AF_INET 2
+
+/* From net/ipv6.h. */
+#define NEXTHDR_HOP 0
+#define NEXTHDR_ROUTING 43
+#define NEXTHDR_FRAGMENT 44
+#define NEXTHDR_AUTH 51
+#define NEXTHDR_DEST 60
+#define NEXTHDR_MOBILITY 135
+#define NEXTHDR_HIP 139
+#define NEXTHDR_SHIM6 140
+
+/* Between ingress and the stack's look-up lies one pass through the network code. */
+#define REUSE_NS_MAX 1000000000ULL
 
 /* From net/tcp_states.h. */
 #define TCP_TIME_WAIT 6
@@ -103,6 +130,15 @@ struct {
 	__type(value, __u8);
 } flows SEC(".maps");
 
+/* SYNs that ingress left to the stack, and when. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, REUSES_MAX);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct flow_key);
+	__type(value, __u64);
+} reuses SEC(".maps");
+
 static __always_inline void count(__u32 verdict)
 {
 	__u64 *counter = bpf_map_lookup_elem(&verdicts, &verdict);
@@ -120,14 +156,21 @@ static __always_inline const struct config *settings(void)
 
 enum kind {
 	NOT_A_TARGET,
-	OPAQUE, /* to a target's address, and the port cannot be seen */
+	OPAQUE,	  /* to a target's address, and the port cannot be seen */
+	FRAGMENT, /* the first fragment of a packet to a target */
+	ICMP,	  /* to a target's address */
 	UDP,
 	TCP,
 };
 
 struct packet {
 	struct flow_key flow;
+	__u32 offset; /* of the transport header, once it has been reached */
+	__u32 length; /* from there on, as the IP header says */
+	__u8 protocol;
 	bool ipv6;
+	bool fragment; /* the first one of several */
+	bool later;    /* not the first one */
 	bool syn;
 	bool rst;
 	bool closing; /* nothing but ACK or RST, and no payload */
@@ -164,17 +207,121 @@ static __always_inline void map_v4(__u8 *mapped, __be32 address)
 	__builtin_memcpy(mapped + 12, &address, 4);
 }
 
-/* Extension headers that can stand before TCP (RFC 8200, RFC 7045). Linux skips them, so a
- * target behind them is still reached; parsing them all is not worth it, since TCP has no use for
- * them. */
+/* The fixed IP header; the addresses are all that most packets are asked for. link_header is 14 where
+ * frames begin with an Ethernet header and 0 where they begin with IP. */
+static __always_inline bool read_ip(struct __sk_buff *skb, __u32 link_header, struct packet *packet)
+{
+	__u32 offset = link_header;
+
+	switch (network_protocol(skb, &offset)) {
+	case ETH_P_IP: {
+		struct iphdr ip;
+		__u16 fragment;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
+			return false;
+		map_v4(packet->flow.source, ip.saddr);
+		map_v4(packet->flow.destination, ip.daddr);
+		fragment = bpf_ntohs(ip.frag_off);
+		packet->later = fragment & IP_OFFSET;
+		packet->fragment = fragment & IP_MF;
+		packet->protocol = ip.protocol;
+		packet->offset = offset + ip.ihl * 4;
+		packet->length = bpf_ntohs(ip.tot_len) - ip.ihl * 4;
+		return true;
+	}
+	case ETH_P_IPV6: {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
+			return false;
+		packet->ipv6 = true;
+		__builtin_memcpy(packet->flow.source, &ip.saddr, 16);
+		__builtin_memcpy(packet->flow.destination, &ip.daddr, 16);
+		packet->protocol = ip.nexthdr;
+		packet->offset = offset + sizeof(ip);
+		packet->length = bpf_ntohs(ip.payload_len);
+		return true;
+	}
+	default:
+		return false;
+	}
+}
+
+/* The headers that can stand between IPv6 and TCP (RFC 8200, RFC 7045). */
 static __always_inline bool is_extension_header(__u8 next)
 {
 	switch (next) {
-	case 0: case 43: case 44: case 60: case 135: case 139: case 140:
+	case NEXTHDR_HOP: case NEXTHDR_ROUTING: case NEXTHDR_FRAGMENT: case NEXTHDR_AUTH:
+	case NEXTHDR_DEST: case NEXTHDR_MOBILITY: case NEXTHDR_HIP: case NEXTHDR_SHIM6:
 		return true;
 	default:
 		return false;
 	}
+}
+
+/* Moves to the transport header. False where it cannot be told: the headers are too many or cut off,
+ * or the packet has further to go than its destination says. A later fragment has none. */
+static __always_inline bool reach_transport(struct __sk_buff *skb, struct packet *packet)
+{
+	struct {
+		__u8 next;
+		__u8 length;
+		__u8 high; /* of a routing header: its type */
+		__u8 low;  /* of a routing header: segments left */
+	} header;
+	__u32 size;
+
+	if (!packet->ipv6)
+		return true;
+	for (int headers = 0; headers <= EXTENSION_HEADERS_MAX; headers++) {
+		if (!is_extension_header(packet->protocol))
+			return true;
+		if (headers == EXTENSION_HEADERS_MAX ||
+		    bpf_skb_load_bytes(skb, packet->offset, &header, sizeof(header)))
+			return false;
+		size = (header.length + 1) * 8;
+		switch (packet->protocol) {
+		case NEXTHDR_FRAGMENT:
+			if (header.high || header.low & 0xf8) {
+				packet->later = true;
+				return true;
+			}
+			packet->fragment = packet->fragment || header.low & 1;
+			size = 8;
+			break;
+		case NEXTHDR_AUTH:
+			size = (header.length + 2) * 4;
+			break;
+		case NEXTHDR_ROUTING:
+			if (header.low)
+				return false;
+			break;
+		}
+		packet->protocol = header.next;
+		packet->offset += size;
+		packet->length -= size;
+	}
+	return false;
+}
+
+static __always_inline bool read_ports(struct __sk_buff *skb, __u32 offset, struct flow_key *flow)
+{
+	__be16 port[2];
+
+	if (bpf_skb_load_bytes(skb, offset, port, sizeof(port)))
+		return false;
+	flow->source_port = bpf_ntohs(port[0]);
+	flow->destination_port = bpf_ntohs(port[1]);
+	return true;
+}
+
+static __always_inline const __u32 *rule_set_of(const __u8 *address)
+{
+	struct prefix_key prefix = { .bits = 128 };
+
+	__builtin_memcpy(prefix.address, address, 16);
+	return bpf_map_lookup_elem(&targets, &prefix);
 }
 
 static __always_inline bool target_has_port(__u32 rule_set, __u16 port)
@@ -189,138 +336,95 @@ static __always_inline bool target_has_port(__u32 rule_set, __u16 port)
 	return bpf_map_lookup_elem(&ports, &key) != NULL;
 }
 
-static __always_inline enum kind classify_transport(struct __sk_buff *skb, __u32 offset, __u8 protocol,
-						    __u32 payload, __u32 rule_set, struct packet *packet)
+static __always_inline enum kind classify_transport(struct __sk_buff *skb, __u32 rule_set,
+						    struct packet *packet)
 {
 	struct tcphdr tcp;
-	__be16 port[2];
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
-		return NOT_A_TARGET;
-	if (bpf_skb_load_bytes(skb, offset, port, sizeof(port)))
+	if (!reach_transport(skb, packet))
 		return OPAQUE;
-	packet->flow.source_port = bpf_ntohs(port[0]);
-	packet->flow.destination_port = bpf_ntohs(port[1]);
+	/* It is of no use without the first one, which is judged by its port. */
+	if (packet->later)
+		return NOT_A_TARGET;
+	if (packet->protocol == (packet->ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return packet->fragment ? NOT_A_TARGET : ICMP;
+	if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP)
+		return NOT_A_TARGET;
+	if (!read_ports(skb, packet->offset, &packet->flow))
+		return OPAQUE;
 	if (!target_has_port(rule_set, packet->flow.destination_port))
 		return NOT_A_TARGET;
-	if (protocol == IPPROTO_UDP)
+	if (packet->fragment)
+		return FRAGMENT;
+	if (packet->protocol == IPPROTO_UDP)
 		return UDP;
-	if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
+	if (bpf_skb_load_bytes(skb, packet->offset, &tcp, sizeof(tcp)))
 		return OPAQUE;
 	packet->syn = tcp.syn;
 	packet->rst = tcp.rst;
-	packet->closing = !tcp.syn && !tcp.fin && (tcp.ack || tcp.rst) && payload == tcp.doff * 4;
+	packet->closing = !tcp.syn && !tcp.fin && (tcp.ack || tcp.rst) && packet->length == tcp.doff * 4;
 	return TCP;
 }
 
-static __always_inline enum kind classify_v4(struct __sk_buff *skb, __u32 offset, struct packet *packet)
-{
-	struct prefix_key prefix = { .bits = 128 };
-	struct iphdr ip;
-	__u32 *rule_set, header;
-	__u16 fragment;
-
-	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
-		return NOT_A_TARGET;
-	map_v4(packet->flow.source, ip.saddr);
-	map_v4(packet->flow.destination, ip.daddr);
-	__builtin_memcpy(prefix.address, packet->flow.destination, 16);
-	rule_set = bpf_map_lookup_elem(&targets, &prefix);
-	if (!rule_set)
-		return NOT_A_TARGET;
-	fragment = bpf_ntohs(ip.frag_off);
-	if (fragment & 0x3fff && ip.protocol == IPPROTO_TCP)
-		return OPAQUE;
-	/* A later fragment of a datagram whose first one was judged by its port. */
-	if (fragment & 0x1fff)
-		return NOT_A_TARGET;
-	header = ip.ihl * 4;
-	return classify_transport(skb, offset + header, ip.protocol, bpf_ntohs(ip.tot_len) - header,
-				  *rule_set, packet);
-}
-
-static __always_inline enum kind classify_v6(struct __sk_buff *skb, __u32 offset, struct packet *packet)
-{
-	struct prefix_key prefix = { .bits = 128 };
-	struct ipv6hdr ip;
-	__u32 *rule_set;
-
-	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
-		return NOT_A_TARGET;
-	packet->ipv6 = true;
-	__builtin_memcpy(packet->flow.source, &ip.saddr, 16);
-	__builtin_memcpy(packet->flow.destination, &ip.daddr, 16);
-	__builtin_memcpy(prefix.address, packet->flow.destination, 16);
-	rule_set = bpf_map_lookup_elem(&targets, &prefix);
-	if (!rule_set)
-		return NOT_A_TARGET;
-	if (is_extension_header(ip.nexthdr))
-		return OPAQUE;
-	return classify_transport(skb, offset + sizeof(ip), ip.nexthdr, bpf_ntohs(ip.payload_len),
-				  *rule_set, packet);
-}
-
-/* link_header is 14 where frames begin with an Ethernet header and 0 where they begin with IP. */
 static __always_inline enum kind classify(struct __sk_buff *skb, __u32 link_header, struct packet *packet)
 {
-	__u32 offset = link_header;
+	const __u32 *rule_set;
 
-	switch (network_protocol(skb, &offset)) {
-	case ETH_P_IP:
-		return classify_v4(skb, offset, packet);
-	case ETH_P_IPV6:
-		return classify_v6(skb, offset, packet);
-	default:
+	if (!read_ip(skb, link_header, packet))
 		return NOT_A_TARGET;
+	rule_set = rule_set_of(packet->flow.destination);
+	return rule_set ? classify_transport(skb, *rule_set, packet) : NOT_A_TARGET;
+}
+
+/* The socket of this host that a segment belongs to; the caller releases it. */
+static __always_inline struct bpf_sock *find_socket(struct __sk_buff *skb, bool ipv6,
+						    const struct flow_key *flow)
+{
+	struct bpf_sock_tuple tuple = {};
+
+	if (ipv6) {
+		__builtin_memcpy(tuple.ipv6.saddr, flow->source, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, flow->destination, 16);
+		tuple.ipv6.sport = bpf_htons(flow->source_port);
+		tuple.ipv6.dport = bpf_htons(flow->destination_port);
+		return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 	}
+	__builtin_memcpy(&tuple.ipv4.saddr, flow->source + 12, 4);
+	__builtin_memcpy(&tuple.ipv4.daddr, flow->destination + 12, 4);
+	tuple.ipv4.sport = bpf_htons(flow->source_port);
+	tuple.ipv4.dport = bpf_htons(flow->destination_port);
+	return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 }
 
 enum delivery {
 	DELIVERED,
+	NO_CONNECTION,
+	REUSES_TIME_WAIT,
 	NO_LISTENER,
 	REFUSED,
 };
 
-/* A connection of the proxy that this segment belongs to; DELIVERED if there is one. */
-static __always_inline bool deliver_to_connection(struct __sk_buff *skb, const struct packet *packet,
-						  enum delivery *delivery)
+/* To the connection that this segment belongs to. */
+static __always_inline enum delivery deliver_to_connection(struct __sk_buff *skb,
+							   const struct packet *packet)
 {
-	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *sk;
-	__u32 size, state;
+	struct bpf_sock *sk = find_socket(skb, packet->ipv6, &packet->flow);
+	__u32 state;
 	long error = 0;
 
-	if (packet->ipv6) {
-		__builtin_memcpy(tuple.ipv6.saddr, packet->flow.source, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, packet->flow.destination, 16);
-		tuple.ipv6.sport = bpf_htons(packet->flow.source_port);
-		tuple.ipv6.dport = bpf_htons(packet->flow.destination_port);
-		size = sizeof(tuple.ipv6);
-		sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	} else {
-		__builtin_memcpy(&tuple.ipv4.saddr, packet->flow.source + 12, 4);
-		__builtin_memcpy(&tuple.ipv4.daddr, packet->flow.destination + 12, 4);
-		tuple.ipv4.sport = bpf_htons(packet->flow.source_port);
-		tuple.ipv4.dport = bpf_htons(packet->flow.destination_port);
-		size = sizeof(tuple.ipv4);
-		sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	}
 	if (!sk)
-		return false;
+		return NO_CONNECTION;
 	state = sk->state;
-	/* A SYN may reuse a connection in TIME_WAIT, but the kernel would look for a listener on the
-	 * target's port: ours has another. Anything else is for TIME_WAIT itself, and the stack
-	 * finds it by its addresses. */
-	if (state == TCP_LISTEN || (state == TCP_TIME_WAIT && packet->syn)) {
-		bpf_sk_release(sk);
-		return false;
-	}
-	if (state != TCP_TIME_WAIT)
+	/* What is in TIME_WAIT cannot be assigned, and need not be: the stack finds it by its addresses. */
+	if (state != TCP_LISTEN && state != TCP_TIME_WAIT)
 		error = bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
+	if (state == TCP_LISTEN)
+		return NO_CONNECTION;
+	if (state == TCP_TIME_WAIT && packet->syn)
+		return REUSES_TIME_WAIT;
 	count(error ? INGRESS_ERROR : INGRESS_ESTABLISHED);
-	*delivery = error ? REFUSED : DELIVERED;
-	return true;
+	return error ? REFUSED : DELIVERED;
 }
 
 /* Every segment without a connection goes to the listener, not only SYN: the third segment of a
@@ -328,13 +432,13 @@ static __always_inline bool deliver_to_connection(struct __sk_buff *skb, const s
  * reset at once. */
 static __always_inline enum delivery deliver(struct __sk_buff *skb, const struct packet *packet)
 {
-	enum delivery delivery;
+	enum delivery found = deliver_to_connection(skb, packet);
 	struct bpf_sock *sk;
 	__u32 zero = 0;
-	long error;
+	long error = 0;
 
-	if (deliver_to_connection(skb, packet, &delivery))
-		return delivery;
+	if (found != NO_CONNECTION && found != REUSES_TIME_WAIT)
+		return found;
 	if (packet->rst) {
 		count(INGRESS_RESET);
 		return REFUSED;
@@ -344,10 +448,165 @@ static __always_inline enum delivery deliver(struct __sk_buff *skb, const struct
 		count(INGRESS_NO_LISTENER);
 		return NO_LISTENER;
 	}
-	error = bpf_sk_assign(skb, sk, 0);
+	/* Given to the listener, this SYN would be in the way of its own connection, which is in
+	 * TIME_WAIT still. The stack ends that if the SYN is newer, and then asks answer_reuse. */
+	if (found == REUSES_TIME_WAIT) {
+		__u64 now = bpf_ktime_get_ns();
+
+		error = bpf_map_update_elem(&reuses, &packet->flow, &now, BPF_ANY);
+	} else {
+		error = bpf_sk_assign(skb, sk, 0);
+	}
 	bpf_sk_release(sk);
-	count(error ? INGRESS_ERROR : INGRESS_LISTENER);
+	count(error ? INGRESS_ERROR : found == REUSES_TIME_WAIT ? INGRESS_REUSE : INGRESS_LISTENER);
 	return error ? REFUSED : DELIVERED;
+}
+
+/* Asked for the listener of a SYN that reuses a connection in TIME_WAIT. It knows only what ingress
+ * has just left to the stack: the proxy's own connection to a target on this host looks the same, and
+ * must reach that target. */
+SEC("sk_lookup")
+int answer_reuse(struct bpf_sk_lookup *ctx)
+{
+	struct flow_key flow __attribute__((aligned(8))) = {};
+	struct bpf_sock *sk;
+	__u64 *since, age;
+	__u32 zero = 0;
+	long error;
+
+	if (ctx->protocol != IPPROTO_TCP)
+		return SK_PASS;
+	if (ctx->family == AF_INET) {
+		map_v4(flow.source, ctx->remote_ip4);
+		map_v4(flow.destination, ctx->local_ip4);
+	} else {
+		/* The context is read word by word. */
+#pragma unroll
+		for (int word = 0; word < 4; word++) {
+			__u32 remote = *(volatile __u32 *)&ctx->remote_ip6[word];
+			__u32 local = *(volatile __u32 *)&ctx->local_ip6[word];
+
+			__builtin_memcpy(flow.source + 4 * word, &remote, 4);
+			__builtin_memcpy(flow.destination + 4 * word, &local, 4);
+		}
+	}
+	flow.source_port = bpf_ntohs(ctx->remote_port);
+	flow.destination_port = ctx->local_port;
+	since = bpf_map_lookup_elem(&reuses, &flow);
+	if (!since)
+		return SK_PASS;
+	age = bpf_ktime_get_ns() - *since;
+	bpf_map_delete_elem(&reuses, &flow);
+	if (age > REUSE_NS_MAX)
+		return SK_PASS;
+	sk = bpf_map_lookup_elem(&listener, &zero);
+	if (!sk)
+		return SK_DROP;
+	error = bpf_sk_assign(ctx, sk, 0);
+	bpf_sk_release(sk);
+	return error ? SK_DROP : SK_PASS;
+}
+
+/* What an ICMP error is about: the TCP packet that it quotes, seen as if its answer came in. */
+static __always_inline bool read_quote(struct __sk_buff *skb, const struct packet *packet,
+				       struct flow_key *flow)
+{
+	__u32 offset = packet->offset + ICMP_HEADER_BYTES;
+	__be16 port[2];
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, packet->offset, &type, 1))
+		return false;
+	if (packet->ipv6) {
+		struct ipv6hdr ip;
+
+		if (type < ICMPV6_DEST_UNREACH || type > ICMPV6_PARAMPROB ||
+		    bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_TCP)
+			return false;
+		__builtin_memcpy(flow->source, &ip.daddr, 16);
+		__builtin_memcpy(flow->destination, &ip.saddr, 16);
+		offset += sizeof(ip);
+	} else {
+		struct iphdr ip;
+
+		if (type != ICMP_DEST_UNREACH && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETERPROB)
+			return false;
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.protocol != IPPROTO_TCP ||
+		    bpf_ntohs(ip.frag_off) & IP_OFFSET)
+			return false;
+		map_v4(flow->source, ip.daddr);
+		map_v4(flow->destination, ip.saddr);
+		offset += ip.ihl * 4;
+	}
+	if (bpf_skb_load_bytes(skb, offset, port, sizeof(port)))
+		return false;
+	flow->source_port = bpf_ntohs(port[1]);
+	flow->destination_port = bpf_ntohs(port[0]);
+	return true;
+}
+
+static __always_inline bool is_target(const __u8 *address, __u16 port)
+{
+	const __u32 *rule_set = rule_set_of(address);
+
+	return rule_set && target_has_port(*rule_set, port);
+}
+
+/* Whether an ICMP error is about a connection of the proxy under an address that is not this host's:
+ * the target's towards the client, or the client's towards the target. Without it the proxy would not
+ * learn the path's MTU. */
+static __always_inline bool is_error_for_proxy(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct flow_key flow = {};
+	struct bpf_sock *sk;
+	__u32 state;
+
+	if (!read_quote(skb, packet, &flow))
+		return false;
+	if (!is_target(flow.destination, flow.destination_port) && !is_target(flow.source, flow.source_port))
+		return false;
+	sk = find_socket(skb, packet->ipv6, &flow);
+	if (!sk)
+		return false;
+	state = sk->state;
+	bpf_sk_release(sk);
+	return state != TCP_LISTEN;
+}
+
+static __always_inline int to_this_host(struct __sk_buff *skb, const struct config *settings_now)
+{
+	skb->mark = (skb->mark & ~settings_now->mark_mask) | settings_now->mark_transit;
+	return TCX_NEXT;
+}
+
+/* Where targets see the clients' addresses, their answers are for the proxy all the same. */
+static __always_inline int ingress_answer(struct __sk_buff *skb, __u32 link_header,
+					  const struct config *settings_now)
+{
+	struct packet packet = {};
+	const __u32 *rule_set;
+
+	if (!read_ip(skb, link_header, &packet))
+		return TCX_NEXT;
+	if (packet.protocol == (packet.ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)) {
+		if (packet.later || packet.fragment || !is_error_for_proxy(skb, &packet))
+			return TCX_NEXT;
+		count(INGRESS_ICMP);
+		return to_this_host(skb, settings_now);
+	}
+	rule_set = rule_set_of(packet.flow.source);
+	if (!rule_set || !reach_transport(skb, &packet) || packet.later || packet.fragment ||
+	    packet.protocol != IPPROTO_TCP || !read_ports(skb, packet.offset, &packet.flow) ||
+	    !target_has_port(*rule_set, packet.flow.source_port))
+		return TCX_NEXT;
+	switch (deliver_to_connection(skb, &packet)) {
+	case DELIVERED:
+		return to_this_host(skb, settings_now);
+	case REFUSED:
+		return TCX_DROP;
+	default:
+		return TCX_NEXT;
+	}
 }
 
 static __always_inline int ingress(struct __sk_buff *skb, __u32 link_header)
@@ -362,10 +621,20 @@ static __always_inline int ingress(struct __sk_buff *skb, __u32 link_header)
 		return TCX_NEXT;
 	switch (classify(skb, link_header, &packet)) {
 	case NOT_A_TARGET:
+		if (settings_now->flags & CONFIG_PRESERVES_CLIENTS)
+			return ingress_answer(skb, link_header, settings_now);
 		return TCX_NEXT;
 	case OPAQUE:
 		count(INGRESS_OPAQUE);
 		return TCX_DROP;
+	case FRAGMENT:
+		count(INGRESS_FRAGMENT);
+		return TCX_DROP;
+	case ICMP:
+		if (!is_error_for_proxy(skb, &packet))
+			return TCX_NEXT;
+		count(INGRESS_ICMP);
+		return to_this_host(skb, settings_now);
 	case UDP:
 		count(INGRESS_UDP);
 		return TCX_DROP;
@@ -374,8 +643,7 @@ static __always_inline int ingress(struct __sk_buff *skb, __u32 link_header)
 	}
 	switch (deliver(skb, &packet)) {
 	case DELIVERED:
-		skb->mark = (skb->mark & ~settings_now->mark_mask) | settings_now->mark_transit;
-		return TCX_NEXT;
+		return to_this_host(skb, settings_now);
 	case NO_LISTENER:
 		/* Unmarked, it takes the way to the target, where the nft table answers with a reset:
 		 * the client learns at once that the gateway is down. */
@@ -411,6 +679,7 @@ int ingress_lo(struct __sk_buff *skb)
 	case TCP:
 		break;
 	case NOT_A_TARGET:
+	case ICMP:
 		return TCX_NEXT;
 	default:
 		count(INGRESS_OPAQUE);
@@ -448,8 +717,10 @@ static __always_inline int guard(struct __sk_buff *skb, __u32 link_header, bool 
 		return TCX_NEXT;
 	switch (classify(skb, link_header, &packet)) {
 	case NOT_A_TARGET:
+	case ICMP:
 		return TCX_NEXT;
 	case TCP:
+	case FRAGMENT:
 		break;
 	default:
 		count(EGRESS_DROPPED);

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use libbpf_rs::Link;
@@ -15,8 +16,8 @@ use libbpf_rs::libbpf_sys::{
     BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_BIND, BPF_CGROUP_INET4_CONNECT,
     BPF_CGROUP_INET6_BIND, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS,
     BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG, BPF_CGROUP_UNIX_CONNECT, BPF_F_BEFORE,
-    BPF_TCX_EGRESS, BPF_TCX_INGRESS, bpf_attach_type, bpf_link_create, bpf_link_create_opts,
-    bpf_link_update, bpf_obj_pin,
+    BPF_SK_LOOKUP, BPF_TCX_EGRESS, BPF_TCX_INGRESS, bpf_attach_type, bpf_link_create,
+    bpf_link_create_opts, bpf_link_update, bpf_obj_pin,
 };
 use libbpf_rs::query::LinkTypeInfo;
 use nix::net::if_::if_indextoname;
@@ -47,14 +48,28 @@ pub(super) fn directory(bpffs: &Path) -> PathBuf {
 
 /// What a program is attached to.
 enum Place<'a> {
-    Cgroup { descriptor: BorrowedFd<'a>, id: u64 },
-    Device { index: u32 },
+    Cgroup {
+        descriptor: BorrowedFd<'a>,
+        id: u64,
+    },
+    Device {
+        index: u32,
+    },
+    Namespace {
+        descriptor: BorrowedFd<'a>,
+        inode: u32,
+    },
 }
+
+/// The network namespace that this process is in.
+const NAMESPACE: &str = "/proc/self/ns/net";
+/// Answers for the listener where a connection in TIME_WAIT is used anew.
+const NAMESPACE_PROGRAM: &str = "answer_reuse";
 
 /// Programs that a kernel may lack; the plane says so and does without.
 const OPTIONAL_PROGRAMS: [(&str, bpf_attach_type); 1] = [("connect_unix", BPF_CGROUP_UNIX_CONNECT)];
 
-/// Attaches the cgroup programs.
+/// Attaches the cgroup programs, and the namespace's.
 pub(super) fn attach_cgroup(
     bpffs: &Path,
     programs: &Programs,
@@ -83,7 +98,7 @@ pub(super) fn attach_cgroup(
             &directory.join(name),
         )?;
     }
-    Ok(())
+    attach_namespace(programs, &directory)
 }
 
 /// Attaches ingress and the guard to each device. One that vanishes meanwhile is no error.
@@ -100,6 +115,24 @@ pub(super) fn attach_devices<'a>(
         }
     }
     Ok(())
+}
+
+fn attach_namespace(programs: &Programs, directory: &Path) -> Result<(), KernelError> {
+    let failed = |source| KernelError::file("open", NAMESPACE)(source);
+    let opened = fs::File::open(NAMESPACE).map_err(failed)?;
+    let inode = opened.metadata().map_err(failed)?.ino();
+    let place = Place::Namespace {
+        descriptor: opened.as_fd(),
+        inode: u32::try_from(inode).unwrap_or_default(),
+    };
+    attach_one(
+        programs,
+        NAMESPACE_PROGRAM,
+        BPF_SK_LOOKUP,
+        &place,
+        NAMESPACE,
+        &directory.join(NAMESPACE_PROGRAM),
+    )
 }
 
 fn attach_device(
@@ -174,6 +207,7 @@ fn pinned_at(pin: &Path, place: &Place<'_>) -> Result<Option<Link>, KernelError>
     let is_same = match (link.info().map_err(stale)?.info, place) {
         (LinkTypeInfo::Cgroup(info), Place::Cgroup { id, .. }) => info.cgroup_id == *id,
         (LinkTypeInfo::Tcx(info), Place::Device { index }) => info.ifindex == *index,
+        (LinkTypeInfo::NetNs(info), Place::Namespace { inode, .. }) => info.ino == *inode,
         _ => false,
     };
     Ok(is_same.then_some(link))
@@ -229,7 +263,9 @@ fn create(
         ..Default::default()
     };
     let target = match place {
-        Place::Cgroup { descriptor, .. } => descriptor.as_raw_fd(),
+        Place::Cgroup { descriptor, .. } | Place::Namespace { descriptor, .. } => {
+            descriptor.as_raw_fd()
+        }
         Place::Device { index } => {
             // First in line: an earlier program that says OK would end the chain.
             options.flags = BPF_F_BEFORE;

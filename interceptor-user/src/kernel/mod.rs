@@ -340,7 +340,7 @@ fn shared_config(config: &PlaneConfig, proxy_cgroup: u64) -> Config {
         route_table,
         rule_priority,
         listen_port: config.listen_port,
-        reserved: 0,
+        flags: 0,
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Status {
 pub struct LinkStatus {
     /// The pin's name: the program, or the direction and the device's index.
     pub name: String,
-    /// The cgroup's path or the device's name; `None` where that is gone.
+    /// The cgroup's path, the device's name or the network namespace; `None` where that is gone.
     pub place: Option<String>,
     /// The link's id.
     pub link_id: u32,
@@ -111,6 +111,9 @@ fn links(directory: &Path) -> Result<Vec<LinkStatus>, KernelError> {
             LinkTypeInfo::Tcx(tcx) => if_indextoname(tcx.ifindex)
                 .ok()
                 .and_then(|name| name.into_string().ok()),
+            LinkTypeInfo::NetNs(namespace) if namespace.ino != 0 => {
+                Some(format!("net:[{}]", namespace.ino))
+            }
             _ => None,
         };
         let name = entry.file_name().to_string_lossy().into_owned();

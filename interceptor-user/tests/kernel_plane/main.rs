@@ -1,7 +1,9 @@
 //! The kernel plane on a real kernel: a client, a gateway and a target in namespaces of their own.
 //!
-//! One scenario, in the order of a gateway's life: attach, carry, be attacked, die, come back,
-//! detach. It needs root and fails without. `ICPT_KT_VERBOSE=1` shows what each process says.
+//! `life` goes in the order of a gateway's life: attach, carry, be attacked, die, come back, detach. The
+//! others are about what packets, targets and hosts can be like; a name runs one of them alone. It needs
+//! root and fails without. `ICPT_KT_VERBOSE=1` shows what each process says, `ICPT_KT_PREFIX=icpt-x-`
+//! lets runs go on beside each other.
 #![allow(
     missing_docs,
     clippy::indexing_slicing,
@@ -10,13 +12,15 @@
     clippy::panic
 )]
 
+mod craft;
+mod packets;
 mod roles;
 mod world;
 
 use std::path::Path;
 use std::time::Duration;
 
-use world::{BPFFS, Place, Role, World};
+use world::{Place, Role, World, bpffs, name};
 
 const TARGET_V4: &str = "10.77.2.2:5432";
 const TARGET_V6: &str = "[fd77:2::2]:5432";
@@ -31,7 +35,9 @@ const TARGETS: [&str; 4] = [
     "127.0.0.1/32=6543",
 ];
 /// Where the relay writes the kernel's messages.
-const LOG: &str = "/tmp/icpt-kt-kernel.log";
+fn log_file() -> String {
+    format!("/tmp/{}", name("kernel.log"))
+}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,12 +45,30 @@ fn main() {
     match arguments.as_slice() {
         ["--role", role @ ..] => roles::play(role),
         // What a test runner asks before it runs anything.
-        words if words.contains(&"--list") => println!("kernel_plane: test"),
-        _ => scenario(),
+        words if words.contains(&"--list") => {
+            SCENARIOS
+                .iter()
+                .for_each(|(name, _)| println!("{name}: test"));
+        }
+        words => scenarios(words),
     }
 }
 
-fn scenario() {
+const SCENARIOS: [(&str, fn()); 2] = [("life", life), ("packets", packets::scenario)];
+
+/// Runs the scenarios that are named; if none is, all.
+fn scenarios(words: &[&str]) {
+    let names: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    for (name, scenario) in SCENARIOS {
+        if names.is_empty() || names.iter().any(|word| name.contains(**word)) {
+            println!("kernel_plane: {name}");
+            scenario();
+        }
+    }
+    println!("kernel_plane: all steps passed");
+}
+
+fn life() {
     let world = World::new();
     let before = traces(&world);
     let target = world.start(Place::Target, &[], &["echo", "5432"]);
@@ -73,10 +97,10 @@ fn scenario() {
     reverse_path_filters(&world, &relay);
     step("bypasses are refused");
     bypasses_are_refused(&world, &relay, &target);
-    step("hidden ports and raw frames are dropped");
+    step("raw frames are dropped");
     raw_packets_are_dropped(&world, &target);
     step("the kernel's messages are read");
-    let log = std::fs::read_to_string(LOG).unwrap();
+    let log = std::fs::read_to_string(log_file()).unwrap();
     assert!(log.contains("INFO refused UDP of process"), "{log}");
     assert!(
         log.contains("to target ::ffff:10.77.2.2 port 5432"),
@@ -109,7 +133,8 @@ fn scenario() {
 
     step("detaching needs a stopped proxy, and leaves nothing");
     let cgroup = world.cgroup.display().to_string();
-    let detach = ["detach", cgroup.as_str(), BPFFS];
+    let pins = bpffs();
+    let detach = ["detach", cgroup.as_str(), &pins];
     assert!(world.run(Place::Gateway, &[], &detach)[0].contains("stop it, then detach"));
     relay.kill();
     assert_eq!(world.run(Place::Gateway, &[], &detach), ["detached"]);
@@ -121,35 +146,40 @@ fn scenario() {
     );
     target.lines();
     expect_direct(&world, &target);
-    std::fs::remove_file(LOG).unwrap();
-    println!("kernel_plane: all steps passed");
+    std::fs::remove_file(log_file()).unwrap();
 }
 
 fn step(name: &str) {
-    println!("kernel_plane: {name}");
+    println!("kernel_plane:   {name}");
 }
 
-fn relay_role(world: &World) -> Role {
+fn relay_role(world: &World, targets: &[&str]) -> Role {
     let cgroup = world.cgroup.display().to_string();
-    let role = [["relay", cgroup.as_str(), BPFFS].as_slice(), &TARGETS].concat();
-    world.start(Place::Gateway, &[("ICPT_KT_LOG", LOG)], &role)
+    let pins = bpffs();
+    let role = [["relay", cgroup.as_str(), &pins].as_slice(), targets].concat();
+    world.start(Place::Gateway, &[("ICPT_KT_LOG", &log_file())], &role)
 }
 
 fn start_relay(world: &World) -> Role {
-    let relay = relay_role(world);
+    start_relay_for(world, &TARGETS)
+}
+
+fn start_relay_for(world: &World, targets: &[&str]) -> Role {
+    let relay = relay_role(world, targets);
     assert_eq!(relay.line(), "ready");
     relay
 }
 
 fn relay_says(world: &World) -> String {
-    relay_role(world).line()
+    relay_role(world, &TARGETS).line()
 }
 
 fn preconditions_are_told(world: &World) {
     let cgroup = world.cgroup.display().to_string();
     let absent = format!("{cgroup}/absent");
     let told = |environment: &[(&str, &str)], cgroup: &str, target: &str| {
-        let role = ["relay", cgroup, BPFFS, target];
+        let pins = bpffs();
+        let role = ["relay", cgroup, &pins, target];
         world.run(Place::Gateway, environment, &role).remove(0)
     };
     let nobody = [("ICPT_KT_USER", "65534")];
@@ -165,6 +195,11 @@ fn client(world: &World, address: &str) -> String {
 
 fn app(world: &World, address: &str) -> String {
     world.app(&["tcp", address]).remove(0)
+}
+
+/// As the gateway names a cgroup of ours.
+fn cgroup_path(end: &str) -> String {
+    format!("/{}/{end}", name("root"))
 }
 
 /// The client's own and the peer's address in `echo LOCAL PEER`.
@@ -238,9 +273,10 @@ fn local_clients_are_carried(world: &World, relay: &Role, target: &Role) {
             .take(15)
             .collect();
         let who = format!(
-            "uid=65534 gid=65534 pid={} comm={comm} exe={} cgroup=/icpt-kt-root/app",
+            "uid=65534 gid=65534 pid={} comm={comm} exe={} cgroup={}",
             role.pid(),
-            executable.display()
+            executable.display(),
+            cgroup_path("app")
         );
         assert!(session.ends_with(&who), "{session} should end with {who}");
         assert!(target.line().starts_with(&format!("connection {gateway}:")));
@@ -275,12 +311,7 @@ fn local_services_are_targets(world: &World, relay: &Role) {
 }
 
 fn raw_packets_are_dropped(world: &World, target: &Role) {
-    let opaque = "ingress_dropped_opaque";
-    let before = status(world);
-    world.run(Place::Client, &[], &["opaque"]);
-    assert_eq!(world.app(&["frame", "icpt-kt-g1"]), ["dropped"]);
-    let after = status(world);
-    assert_eq!(count(&after, opaque), count(&before, opaque) + 2);
+    assert_eq!(world.app(&["frame", &name("g1")]), ["dropped"]);
     assert_eq!(target.lines(), [""; 0]);
 }
 
@@ -313,7 +344,7 @@ fn reverse_path_filters(world: &World, relay: &Role) {
         ("0", "0"),
         ("2", "0"),
     ] {
-        for device in ["all", "default", "lo", "icpt-kt-g0", "icpt-kt-g1"] {
+        for device in ["all", "default", "lo", &name("g0"), &name("g1")] {
             world.sysctl(&format!("net.ipv4.conf.{device}.rp_filter"), filter);
             world.sysctl(
                 &format!("net.ipv4.conf.{device}.src_valid_mark"),
@@ -340,7 +371,7 @@ fn bypasses_are_refused(world: &World, relay: &Role, target: &Role) {
     }
     world.run(Place::Client, &[], &["udp", TARGET_V4]);
     for address in [TARGET_V4, TARGET_V6] {
-        let line = world.app(&["bound", "icpt-kt-g1", address]).remove(0);
+        let line = world.app(&["bound", &name("g1"), address]).remove(0);
         assert!(line.starts_with("ConnectionRefused"), "{line}");
     }
     for (mark, outcome) in [
@@ -369,7 +400,11 @@ fn bypasses_are_refused(world: &World, relay: &Role, target: &Role) {
     let proxy = world.proxy_cgroup().display().to_string();
     let line = world.app(&["moved", &proxy, TARGET_V4]).remove(0);
     echoed(&line);
-    assert!(relay.line().contains("cgroup=/icpt-kt-root/interceptor"));
+    assert!(
+        relay
+            .line()
+            .contains(&format!("cgroup={}", cgroup_path("interceptor")))
+    );
     target.lines();
 }
 
@@ -461,7 +496,7 @@ fn verdicts_moved(world: &World) {
 }
 
 fn status(world: &World) -> serde_json::Value {
-    serde_json::from_str(&world.run(Place::Gateway, &[], &["status", BPFFS])[0]).unwrap()
+    serde_json::from_str(&world.run(Place::Gateway, &[], &["status", &bpffs()])[0]).unwrap()
 }
 
 fn count(status: &serde_json::Value, name: &str) -> u64 {
@@ -485,7 +520,7 @@ fn link_ids(world: &World) -> Vec<u64> {
 
 /// Everything that the plane may leave behind.
 fn traces(world: &World) -> [String; 6] {
-    let pins = format!("{}", Path::new(BPFFS).exists());
+    let pins = format!("{}", Path::new(&bpffs()).exists());
     let routes = world.gateway(&["ip", "route", "show", "table", "all"]);
     // The kernel adds link-local routes by itself, some time after a device comes up.
     let routes: String = routes

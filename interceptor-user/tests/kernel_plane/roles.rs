@@ -15,6 +15,8 @@ use interceptor_user::kernel::{
 use nix::unistd::{Gid, Uid, setgid, setuid};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::craft;
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Plays the role that the arguments name.
@@ -35,7 +37,11 @@ pub(crate) fn play(arguments: &[&str]) {
         ["brief", address] => drop(TcpStream::connect(address).unwrap()),
         ["hold", address] => hold(address),
         ["udp", address] => udp(address),
-        ["opaque"] => opaque(),
+        ["craft", how, source, target] => craft::craft(how, source, target),
+        ["options", address] => tcp(craft::with_options, address),
+        ["greet", port] => greet(port.parse().unwrap()),
+        ["again", port, address] => again(port.parse().unwrap(), address),
+        ["bulk", address, bytes] => bulk(address, bytes.parse().unwrap()),
         ["frame", device] => frame(device),
         ["mark", mark] => mark_socket(mark),
         ["bind", port] => report(
@@ -213,6 +219,63 @@ fn echo(port: u16) {
     }
 }
 
+/// A server that says a word and closes first.
+fn greet(port: u16) {
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
+    println!("ready");
+    loop {
+        let (mut stream, from) = listener.accept().unwrap();
+        println!("connection {}", canonical(from));
+        stream.write_all(b"hello").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        std::thread::spawn(move || stream.read(&mut [0; 1]));
+    }
+}
+
+/// Connects 20 times from the same port, each time as soon as the other side has closed.
+fn again(port: u16, address: &str) {
+    let address: SocketAddr = address.parse().unwrap();
+    for round in 0..20 {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        let any = match address {
+            SocketAddr::V4(_) => "0.0.0.0",
+            SocketAddr::V6(_) => "::",
+        };
+        socket
+            .bind(&SocketAddr::new(any.parse().unwrap(), port).into())
+            .unwrap();
+        // Less than the second after which a SYN is sent again.
+        let wait = Duration::from_millis(900);
+        if let Err(error) = socket.connect_timeout(&address.into(), wait) {
+            return println!("round {round}: {:?}", error.kind());
+        }
+        let mut stream = TcpStream::from(socket);
+        let mut word = String::new();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        if let Err(error) = stream.read_to_string(&mut word) {
+            return println!("round {round}: {:?}", error.kind());
+        }
+        assert_eq!(word, "hello");
+    }
+    println!("again 20");
+}
+
+/// Sends so many bytes and expects them back.
+fn bulk(address: &str, bytes: usize) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let mut sender = stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || sender.write_all(&vec![7; bytes]));
+    let mut received = vec![0; bytes];
+    match stream.read_exact(&mut received) {
+        Ok(()) => println!("carried {bytes}"),
+        Err(error) => println!("broken {:?}", error.kind()),
+    }
+    let _ = sending.join().unwrap();
+}
+
 type NewSocket = std::io::Result<Socket>;
 
 /// A socket made here and used in another cgroup.
@@ -312,32 +375,6 @@ fn report(what: &str, error: Option<std::io::Error>) {
     }
 }
 
-/// What hides a target's port: an IPv4 fragment of TCP, and TCP behind an IPv6 extension header.
-fn opaque() {
-    let tcp = tcp_syn();
-    let v4 = Socket::new(
-        Domain::IPV4,
-        Type::RAW,
-        Some(Protocol::from(libc::IPPROTO_RAW)),
-    )
-    .unwrap();
-    v4.send_to(
-        &ipv4_packet([10, 77, 1, 2], 0x2000, &tcp),
-        &address("10.77.2.2:0"),
-    )
-    .unwrap();
-    let v6 = Socket::new(
-        Domain::IPV6,
-        Type::RAW,
-        Some(Protocol::from(libc::IPPROTO_DSTOPTS)),
-    )
-    .unwrap();
-    // Next header TCP, no more than eight bytes, padding of four bytes (RFC 8200, section 4.2).
-    let options = [6, 0, 1, 4, 0, 0, 0, 0];
-    v6.send_to(&[&options[..], &tcp].concat(), &address("[fd77:2::2]:0"))
-        .unwrap();
-}
-
 /// A frame that no socket of TCP made, with a protocol number that is not its own.
 fn frame(device: &str) {
     let index = nix::net::if_::if_nametoindex(device).unwrap() as i32;
@@ -365,10 +402,6 @@ fn frame(device: &str) {
     let is_dropped =
         sent < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOBUFS);
     println!("{}", if is_dropped { "dropped" } else { "left" });
-}
-
-fn address(text: &str) -> socket2::SockAddr {
-    text.parse::<SocketAddr>().unwrap().into()
 }
 
 /// A SYN from port 40000 to the target's; nothing checks its checksum on the way.

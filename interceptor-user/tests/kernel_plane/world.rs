@@ -8,24 +8,41 @@ use std::time::Duration;
 
 /// What every name begins with, so that the leftovers of a killed run are found.
 const PREFIX: &str = "icpt-kt-";
+/// Gives another prefix, for runs beside each other: at most eight characters.
+const PREFIX_VARIABLE: &str = "ICPT_KT_PREFIX";
 const WAIT: Duration = Duration::from_secs(20);
 
-pub(crate) const BPFFS: &str = "/sys/fs/bpf/icpt-kt-pins";
+/// A name of ours: of a namespace, a device, a cgroup or a file.
+pub(crate) fn name(end: &str) -> String {
+    let prefix = std::env::var(PREFIX_VARIABLE).unwrap_or_else(|_| PREFIX.into());
+    assert!(prefix.starts_with("icpt-") && prefix.len() <= 8, "{prefix}");
+    prefix + end
+}
+
+/// Where the pins are.
+pub(crate) fn bpffs() -> String {
+    format!("/sys/fs/bpf/{}", name("pins"))
+}
 
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
     Client,
+    /// Between client and gateway where a scenario puts it there.
+    Router,
     Gateway,
     Target,
 }
 
 impl Place {
-    fn name(self) -> &'static str {
-        match self {
-            Place::Client => "icpt-kt-c",
-            Place::Gateway => "icpt-kt-g",
-            Place::Target => "icpt-kt-t",
-        }
+    const ALL: [Place; 4] = [Place::Client, Place::Router, Place::Gateway, Place::Target];
+
+    fn name(self) -> String {
+        name(match self {
+            Place::Client => "c",
+            Place::Router => "r",
+            Place::Gateway => "g",
+            Place::Target => "t",
+        })
     }
 }
 
@@ -36,27 +53,27 @@ pub(crate) struct World {
 
 /// The namespaces, their addresses and their way to each other.
 const NETWORK: &str = "
-ip link add icpt-kt-c0 netns icpt-kt-c type veth peer name icpt-kt-g0 netns icpt-kt-g
-ip link add icpt-kt-t0 netns icpt-kt-t type veth peer name icpt-kt-g1 netns icpt-kt-g
-ip -n icpt-kt-c addr add 10.77.1.2/24 dev icpt-kt-c0
-ip -n icpt-kt-c addr add fd77:1::2/64 dev icpt-kt-c0 nodad
-ip -n icpt-kt-g addr add 10.77.1.1/24 dev icpt-kt-g0
-ip -n icpt-kt-g addr add fd77:1::1/64 dev icpt-kt-g0 nodad
-ip -n icpt-kt-g addr add 10.77.2.1/24 dev icpt-kt-g1
-ip -n icpt-kt-g addr add fd77:2::1/64 dev icpt-kt-g1 nodad
-ip -n icpt-kt-t addr add 10.77.2.2/24 dev icpt-kt-t0
-ip -n icpt-kt-t addr add fd77:2::2/64 dev icpt-kt-t0 nodad
-ip -n icpt-kt-c link set lo up
-ip -n icpt-kt-g link set lo up
-ip -n icpt-kt-t link set lo up
-ip -n icpt-kt-c link set icpt-kt-c0 up
-ip -n icpt-kt-g link set icpt-kt-g0 up
-ip -n icpt-kt-g link set icpt-kt-g1 up
-ip -n icpt-kt-t link set icpt-kt-t0 up
-ip -n icpt-kt-c route add default via 10.77.1.1
-ip -n icpt-kt-c route add default via fd77:1::1
-ip -n icpt-kt-t route add default via 10.77.2.1
-ip -n icpt-kt-t route add default via fd77:2::1
+ip link add @c0 netns @c type veth peer name @g0 netns @g
+ip link add @t0 netns @t type veth peer name @g1 netns @g
+ip -n @c addr add 10.77.1.2/24 dev @c0
+ip -n @c addr add fd77:1::2/64 dev @c0 nodad
+ip -n @g addr add 10.77.1.1/24 dev @g0
+ip -n @g addr add fd77:1::1/64 dev @g0 nodad
+ip -n @g addr add 10.77.2.1/24 dev @g1
+ip -n @g addr add fd77:2::1/64 dev @g1 nodad
+ip -n @t addr add 10.77.2.2/24 dev @t0
+ip -n @t addr add fd77:2::2/64 dev @t0 nodad
+ip -n @c link set lo up
+ip -n @g link set lo up
+ip -n @t link set lo up
+ip -n @c link set @c0 up
+ip -n @g link set @g0 up
+ip -n @g link set @g1 up
+ip -n @t link set @t0 up
+ip -n @c route add default via 10.77.1.1
+ip -n @c route add default via fd77:1::1
+ip -n @t route add default via 10.77.2.1
+ip -n @t route add default via fd77:2::1
 ";
 
 impl World {
@@ -67,15 +84,13 @@ impl World {
         );
         let mount = cgroup_mount();
         let world = World {
-            cgroup: mount.join("icpt-kt-root"),
+            cgroup: mount.join(name("root")),
         };
         world.remove();
-        for place in [Place::Client, Place::Gateway, Place::Target] {
-            command(&["ip", "netns", "add", place.name()]);
+        for place in Place::ALL {
+            command(&["ip", "netns", "add", &place.name()]);
         }
-        for line in NETWORK.lines().filter(|line| !line.is_empty()) {
-            command(&line.split(' ').collect::<Vec<_>>());
-        }
+        world.network(NETWORK);
         world.sysctl("net.ipv4.ip_forward", "1");
         world.sysctl("net.ipv6.conf.all.forwarding", "1");
         std::fs::create_dir(&world.cgroup).unwrap();
@@ -92,6 +107,14 @@ impl World {
         self.cgroup.join("interceptor")
     }
 
+    /// Runs commands, a line each, in which `@` stands for the prefix of our names.
+    pub(crate) fn network(&self, lines: &str) {
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let line = line.replace('@', &name(""));
+            command(&line.split(' ').collect::<Vec<_>>());
+        }
+    }
+
     /// Sets a value in the gateway.
     pub(crate) fn sysctl(&self, name: &str, value: &str) {
         self.gateway(&["sysctl", "-qw", &format!("{name}={value}")]);
@@ -99,12 +122,18 @@ impl World {
 
     /// Runs a program in the gateway; its standard output.
     pub(crate) fn gateway(&self, words: &[&str]) -> String {
-        command(&[&["nsenter", "--net=/run/netns/icpt-kt-g"], words].concat())
+        self.inside(Place::Gateway, words)
     }
 
     /// Runs a program in the target; its standard output.
     pub(crate) fn target(&self, words: &[&str]) -> String {
-        command(&[&["nsenter", "--net=/run/netns/icpt-kt-t"], words].concat())
+        self.inside(Place::Target, words)
+    }
+
+    /// Runs a program in a namespace; its standard output.
+    pub(crate) fn inside(&self, place: Place, words: &[&str]) -> String {
+        let network = format!("--net=/run/netns/{}", place.name());
+        command(&[&["nsenter", &network], words].concat())
     }
 
     /// Starts this program again somewhere, in a role.
@@ -154,16 +183,16 @@ impl World {
     }
 
     fn remove(&self) {
-        for place in [Place::Client, Place::Gateway, Place::Target] {
+        for place in Place::ALL {
             if std::path::Path::new("/run/netns")
                 .join(place.name())
                 .exists()
             {
                 end_processes(place);
-                command(&["ip", "netns", "del", place.name()]);
+                command(&["ip", "netns", "del", &place.name()]);
             }
         }
-        let _ = std::fs::remove_dir_all(BPFFS);
+        let _ = std::fs::remove_dir_all(bpffs());
         for cgroup in [self.app_cgroup(), self.proxy_cgroup(), self.cgroup.clone()] {
             for _ in 0..100 {
                 if !cgroup.exists() || std::fs::remove_dir(&cgroup).is_ok() {
@@ -183,8 +212,7 @@ impl Drop for World {
 
 /// Processes of a killed run keep its namespace. Only those are ended: the namespace is ours by name.
 fn end_processes(place: Place) {
-    assert!(place.name().starts_with(PREFIX));
-    for pid in command(&["ip", "netns", "pids", place.name()]).split_whitespace() {
+    for pid in command(&["ip", "netns", "pids", &place.name()]).split_whitespace() {
         let _ = Command::new("kill").args(["-9", pid]).status();
     }
 }
