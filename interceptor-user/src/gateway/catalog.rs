@@ -137,7 +137,7 @@ async fn read(
     if let Some(path) = &access.password_file {
         config.password(password(path)?);
     }
-    let stream = upstream::connect(target)
+    let stream = upstream::connect(target, None)
         .await
         .map_err(CatalogError::Unreachable)?;
     let (client, connection) = config.connect_raw(stream, NoTls).await?;

@@ -47,8 +47,6 @@ const TURNS_MAX: u32 = 32;
 /// After the end, how long a client may take to read the last words, and the server to take its
 /// farewell.
 const LINGER_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How long a client that was told the end may take to close first.
-const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Bytes that a client may still send after the end while it reads them.
 const LINGER_BYTES_MAX: u64 = 1 << 20;
 
@@ -61,6 +59,7 @@ struct Driver {
     policy: watch::Receiver<Arc<Snapshot>>,
     shared: Arc<Shared>,
     destination: SocketAddr,
+    as_client: Option<SocketAddr>,
     id: Uuid,
     membership: Membership,
     client: TcpStream,
@@ -108,6 +107,8 @@ pub(super) struct Arrival {
     pub(super) connection: events::Connection,
     /// The address that it dialled.
     pub(super) destination: SocketAddr,
+    /// Its address, if that is what the target shall see.
+    pub(super) as_client: Option<SocketAddr>,
     pub(super) target: Arc<Target>,
     pub(super) subject: Subject,
     pub(super) id: Uuid,
@@ -131,6 +132,7 @@ pub(super) async fn drive(
         policy,
         shared,
         destination: arrival.destination,
+        as_client: arrival.as_client,
         id: arrival.id,
         membership,
         client: arrival.client,
@@ -260,7 +262,10 @@ impl Driver {
         while let Some(action) = self.session.poll_action() {
             match action {
                 Action::Connect => {
-                    self.connecting = Some(Box::pin(upstream::connect(self.destination)))
+                    self.connecting = Some(Box::pin(upstream::connect(
+                        self.destination,
+                        self.as_client,
+                    )))
                 }
                 Action::Record(kind, ticket) => self.record(kind, ticket),
                 Action::Register(key) => self.membership.register(self.destination, key),
@@ -495,17 +500,12 @@ impl Driver {
         let (client, terminated) = (&mut self.client, self.session.is_terminated());
         let _ = timeout(LINGER_WAIT_MAX, async {
             client.write_all(&last_words).await?;
-            // Who closes first keeps the pair of addresses in TIME_WAIT. A client that takes its
-            // port again meanwhile is not heard here, so it is let go first, if it does so soon.
-            let soon = if terminated {
-                LINGER_WAIT_MAX
-            } else {
-                CLOSE_WAIT_MAX
-            };
-            if timeout(soon, read_to_end(client)).await.is_err() {
+            // Who closes first keeps the connection in TIME_WAIT. A client that said goodbye closes
+            // by itself, and spares the gateway that.
+            if !terminated {
                 client.shutdown().await?;
-                read_to_end(client).await?;
             }
+            read_to_end(client).await?;
             Ok::<(), io::Error>(())
         })
         .await;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use interceptor_core::wire::postgres::startup::{CancelKey, encode_cancel};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+
+use crate::kernel::client_socket;
 
 /// How long a target may take to answer the call.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -15,9 +17,22 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a target may take to act on a cancel request.
 const CANCEL_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Dials a target.
-pub(super) async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
-    let stream = timeout(CONNECT_WAIT_MAX, TcpStream::connect(target))
+/// Dials a target; with a client's address, so that the target sees that.
+pub(super) async fn connect(
+    target: SocketAddr,
+    as_client: Option<SocketAddr>,
+) -> io::Result<TcpStream> {
+    let dial = async {
+        let Some(client) = as_client else {
+            return TcpStream::connect(target).await;
+        };
+        let socket = client_socket(client.ip(), target)?;
+        socket.set_nonblocking(true)?;
+        TcpSocket::from_std_stream(socket.into())
+            .connect(target)
+            .await
+    };
+    let stream = timeout(CONNECT_WAIT_MAX, dial)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
@@ -40,7 +55,7 @@ pub(super) fn reason(error: &io::Error) -> &'static str {
 pub(super) fn forward_cancel(target: SocketAddr, key: CancelKey) {
     tokio::spawn(async move {
         let sent = async {
-            let mut stream = connect(target).await?;
+            let mut stream = connect(target, None).await?;
             stream.write_all(&encode_cancel(&key)).await?;
             // The server closes once it has acted.
             timeout(CANCEL_WAIT_MAX, stream.read(&mut [0; 1]))

@@ -170,6 +170,7 @@ mod tests {
             network: "10.0.0.0/8".parse().unwrap(),
             ports: 5432..=5432,
             target: 0,
+            preserve_client_address: false,
         };
         let targets = Targets::compile(&[route]).unwrap();
         let config = bytemuck::Zeroable::zeroed();

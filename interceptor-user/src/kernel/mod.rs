@@ -14,6 +14,7 @@ mod bpffs;
 mod cgroup;
 mod detach;
 mod device;
+mod dial;
 mod edge;
 mod error;
 mod frames;
@@ -34,7 +35,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use aya_log::EbpfLogger;
 use interceptor_common::{Config, TupleKey, UnixName, Verdict, address_bytes, address_from_bytes};
@@ -45,6 +46,7 @@ use crate::identify::KernelIdentity;
 use cgroup::Cgroup;
 pub(crate) use cgroup::mount_point as cgroup_mount_point;
 pub use detach::detach;
+pub use dial::client_socket;
 use edge::{Edge, Wanted};
 pub use error::KernelError;
 use maps::Maps;
@@ -134,11 +136,12 @@ pub struct Attached {
 #[derive(Debug)]
 pub struct Plane {
     maps: Maps,
-    config: Config,
+    /// Locked while anything is changed in the kernel.
+    config: Mutex<Config>,
     cgroup: Cgroup,
     /// Locked while devices are covered, so that sessions can look up targets meanwhile.
     edge: Mutex<Edge>,
-    targets: Targets,
+    targets: RwLock<Arc<Targets>>,
     netns_cookie: u64,
 }
 
@@ -175,7 +178,8 @@ impl Plane {
         let maps = Maps::open(&config.bpffs)?;
         let listener = listener::open(config.listen_port)?;
         let netns_cookie = listener::netns_cookie(listener.as_fd())?;
-        let shared = shared_config(config, Cgroup::id(&cgroup.proxy)?);
+        let mut shared = shared_config(config, Cgroup::id(&cgroup.proxy)?);
+        shared.flags = targets.flags();
         maps.set_config(&shared)?;
         maps.set_targets(&targets)?;
         set_unix_names(&maps, &unix_names)?;
@@ -191,10 +195,10 @@ impl Plane {
         maps.set_listener(&listener)?;
         let plane = Plane {
             maps,
-            config: shared,
+            config: Mutex::new(shared),
             cgroup,
             edge: Mutex::new(edge),
-            targets,
+            targets: RwLock::new(Arc::new(targets)),
             netns_cookie,
         };
         Ok(Attached {
@@ -204,20 +208,43 @@ impl Plane {
         })
     }
 
-    /// Replaces the targets; connections that are open go on.
-    pub fn set_targets(&mut self, routes: &[TargetRoute]) -> Result<(), KernelError> {
-        let targets = Targets::compile(routes)?;
-        check_port(&targets, self.config.listen_port)?;
-        self.maps.set_targets(&targets)?;
-        let edge = self.edge.get_mut();
-        edge.unwrap_or_else(PoisonError::into_inner)
-            .cover(&Wanted {
-                config: &self.config,
-                cgroup: &self.cgroup,
-                targets: &targets,
-            })?;
-        self.targets = targets;
+    /// Replaces the targets; connections that are open go on, and new ones are not kept waiting.
+    ///
+    /// # Errors
+    /// If the new targets do not fit, or something does not take them: then the old ones stay.
+    pub fn set_targets(&self, routes: &[TargetRoute]) -> Result<(), KernelError> {
+        let targets = Arc::new(Targets::compile(routes)?);
+        let mut config = self.changing();
+        check_port(&targets, config.listen_port)?;
+        // It stays until a restart: open connections need it even where no target does any more.
+        config.flags |= targets.flags();
+        if let Err(error) = self.apply(&config, &targets) {
+            if let Err(again) = self.apply(&config, &self.targets()) {
+                tracing::error!(
+                    target: "interceptor::kernel",
+                    "the old targets could not be put back everywhere: {again}; reload the policy, or restart the gateway"
+                );
+            }
+            return Err(error);
+        }
+        *self.targets.write().unwrap_or_else(PoisonError::into_inner) = targets;
         Ok(())
+    }
+
+    /// The maps come last: what they say first becomes a target when all else is ready for it.
+    fn apply(&self, config: &Config, targets: &Targets) -> Result<(), KernelError> {
+        self.maps.set_config(config)?;
+        self.edge().cover(&self.wanted(config, targets))?;
+        self.maps.set_targets(targets)
+    }
+
+    fn targets(&self) -> Arc<Targets> {
+        Arc::clone(&self.targets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who holds this may change what is set in the kernel.
+    fn changing(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces the unix sockets that are refused.
@@ -230,16 +257,18 @@ impl Plane {
     /// Follows the devices, addresses and routes that are there now, and gives a line for each device
     /// that came, went or changed. Cheap where nothing did.
     pub fn refresh(&self) -> Result<Vec<String>, KernelError> {
-        self.edge().refresh(&self.wanted(&self.targets))
+        let config = self.changing();
+        let targets = self.targets();
+        self.edge().refresh(&self.wanted(&config, &targets))
     }
 
     fn edge(&self) -> MutexGuard<'_, Edge> {
         self.edge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wanted<'a>(&'a self, targets: &'a Targets) -> Wanted<'a> {
+    fn wanted<'a>(&'a self, config: &'a Config, targets: &'a Targets) -> Wanted<'a> {
         Wanted {
-            config: &self.config,
+            config,
             cgroup: &self.cgroup,
             targets,
         }
@@ -248,7 +277,13 @@ impl Plane {
     /// The target behind an original destination, which is an accepted connection's local address.
     /// `None` is a connection that was not intercepted: it must be closed.
     pub fn target(&self, destination: SocketAddr) -> Option<u32> {
-        self.targets.lookup(destination)
+        self.targets().lookup(destination)
+    }
+
+    /// Whether the target behind an original destination sees its clients' own addresses: it is then
+    /// dialled with a [`client_socket`].
+    pub fn preserves_client_address(&self, destination: SocketAddr) -> bool {
+        self.targets().preserves_client_address(destination)
     }
 
     /// The local task that made a connection, from the accepted connection's two addresses. `None`
@@ -356,12 +391,20 @@ fn set_unix_names(maps: &Maps, names: &[UnixName]) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Who names the proxy's own port is told. Within a range it is refused to everybody, by the nft table:
+/// a proxy that dials itself would never stop.
 fn check_port(targets: &Targets, port: u16) -> Result<(), KernelError> {
-    if targets.has_port(port) {
-        Err(KernelError::PortIsTarget { port })
-    } else {
-        Ok(())
+    if targets.names_port(port) {
+        return Err(KernelError::PortIsTarget { port });
     }
+    if targets.has_port(port) {
+        tracing::warn!(
+            target: "interceptor::kernel",
+            "a target's range of ports holds the proxy's own port {port}, at which connections are refused; if it is \
+             needed, choose another with --listen-port"
+        );
+    }
+    Ok(())
 }
 
 /// Capabilities by their bit (linux/capability.h): the network, eBPF, and mounts.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
-use interceptor_common::Config;
+use interceptor_common::{CONFIG_PRESERVES_CLIENTS, Config};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Deserializer;
@@ -177,7 +177,16 @@ fn set_routes(
             .unwrap_or_default();
         lines += &format!("route replace local {network} dev lo table {table}{source}\n");
     }
-    for stale in present.keys().filter(|network| !wanted.contains(network)) {
+    // Answers to clients' own addresses, which ingress has given to the proxy's connections.
+    let any = if family == "-4" { "0.0.0.0/0" } else { "::/0" };
+    let takes_answers = config.flags & CONFIG_PRESERVES_CLIENTS != 0;
+    let is_any = |network: &IpNet| network.prefix_len() == 0;
+    if takes_answers && !wanted.iter().chain(present.keys()).any(is_any) {
+        lines += &format!("route add local {any} dev lo table {table}\n");
+    }
+    let is_stale =
+        |network: &&IpNet| !wanted.contains(network) && !(takes_answers && is_any(network));
+    for stale in present.keys().filter(is_stale) {
         lines += &format!("route del local {stale} dev lo table {table}\n");
     }
     batch(family, &lines)?;

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use interceptor_common::{
-    PORT_PREFIX_BITS, PORTS_MAX, PROTOCOL_TCP, PortKey, PrefixKey, TARGETS_MAX, address_bytes,
+    CONFIG_PRESERVES_CLIENTS, PORT_PREFIX_BITS, PORTS_MAX, PROTOCOL_TCP, PortKey, PrefixKey,
+    TARGETS_MAX, address_bytes,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -24,6 +25,8 @@ pub struct TargetRoute {
     pub ports: RangeInclusive<u16>,
     /// The target's index; what it means is the caller's.
     pub target: u32,
+    /// Whether the target sees its clients' own addresses.
+    pub preserve_client_address: bool,
 }
 
 /// Bits of the prefix that IPv4 addresses are mapped into.
@@ -46,6 +49,10 @@ pub(super) struct Targets {
     rule_sets: Vec<Ports>,
     /// Every network with its ports, without those that another network covers: no two overlap.
     pub(super) outermost: BTreeSet<(IpNet, PortRange)>,
+    /// The targets that see their clients' own addresses.
+    preserving: BTreeSet<u32>,
+    /// The ports that were named alone, not as part of a range.
+    named_ports: BTreeSet<u16>,
 }
 
 impl Targets {
@@ -61,6 +68,16 @@ impl Targets {
         let lengths: BTreeSet<u8> = own.keys().map(|prefix| prefix.bits).collect();
         let mut targets = Targets::default();
         let mut known: HashMap<Ports, usize> = HashMap::new();
+        targets.preserving = routes
+            .iter()
+            .filter(|route| route.preserve_client_address)
+            .map(|route| route.target)
+            .collect();
+        targets.named_ports = routes
+            .iter()
+            .filter(|route| route.ports.start() == route.ports.end())
+            .map(|route| *route.ports.start())
+            .collect();
         let mut entries = 0;
         for (key, ports) in &own {
             let mut outer = Ports::default();
@@ -120,6 +137,24 @@ impl Targets {
     /// The networks, without ports and without repeats.
     pub(super) fn networks(&self) -> BTreeSet<IpNet> {
         self.outermost.iter().map(|(network, _)| *network).collect()
+    }
+
+    /// What the programs need to know beside the addresses.
+    pub(super) fn flags(&self) -> u16 {
+        if self.preserving.is_empty() {
+            0
+        } else {
+            CONFIG_PRESERVES_CLIENTS
+        }
+    }
+
+    pub(super) fn preserves_client_address(&self, destination: SocketAddr) -> bool {
+        self.lookup(destination)
+            .is_some_and(|target| self.preserving.contains(&target))
+    }
+
+    pub(super) fn names_port(&self, port: u16) -> bool {
+        self.named_ports.contains(&port)
     }
 
     pub(super) fn has_port(&self, port: u16) -> bool {
@@ -225,6 +260,7 @@ mod tests {
             network: network.parse().unwrap(),
             ports: port..=port,
             target,
+            preserve_client_address: false,
         }
     }
 
@@ -233,6 +269,7 @@ mod tests {
             network: network.parse().unwrap(),
             ports,
             target,
+            preserve_client_address: false,
         }
     }
 
@@ -295,6 +332,7 @@ mod tests {
                 network: IpNet::from(IpAddr::from((0x0a00_0000 + index).to_be_bytes())),
                 ports: 1..=65535,
                 target: index,
+                preserve_client_address: false,
             })
             .collect();
         let targets = Targets::compile(&routes).unwrap();
@@ -310,6 +348,7 @@ mod tests {
                     network: IpNet::from(IpAddr::from((0x0a00_0000 + index).to_be_bytes())),
                     ports: port * 3..=port * 3,
                     target: index,
+                    preserve_client_address: false,
                 })
             })
             .collect();
@@ -370,7 +409,12 @@ mod tests {
         ) {
             let routes: Vec<TargetRoute> = claims
                 .into_iter()
-                .map(|(network, a, b, target)| TargetRoute { network, ports: a.min(b)..=a.max(b), target })
+                .map(|(network, a, b, target)| TargetRoute {
+                    network,
+                    ports: a.min(b)..=a.max(b),
+                    target,
+                    preserve_client_address: false,
+                })
                 .collect();
             let targets = Targets::compile(&routes).unwrap();
             for address in addresses() {
@@ -419,6 +463,7 @@ mod tests {
                 network: IpNet::from(IpAddr::from((0x0a00_0000 + index).to_be_bytes())),
                 ports: 1..=1,
                 target: 0,
+                preserve_client_address: false,
             })
             .collect();
         let error = Targets::compile(&routes).unwrap_err();

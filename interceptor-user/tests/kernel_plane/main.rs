@@ -12,6 +12,7 @@
     clippy::panic
 )]
 
+mod clients;
 mod craft;
 mod packets;
 mod roles;
@@ -54,7 +55,11 @@ fn main() {
     }
 }
 
-const SCENARIOS: [(&str, fn()); 2] = [("life", life), ("packets", packets::scenario)];
+const SCENARIOS: [(&str, fn()); 3] = [
+    ("life", life),
+    ("packets", packets::scenario),
+    ("clients", clients::scenario),
+];
 
 /// Runs the scenarios that are named; if none is, all.
 fn scenarios(words: &[&str]) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use interceptor_user::kernel::{
-    Attached, KernelLog, Plane, PlaneConfig, TargetRoute, detach, status,
+    Attached, KernelLog, Plane, PlaneConfig, TargetRoute, client_socket, detach, status,
 };
 use nix::unistd::{Gid, Uid, setgid, setuid};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -41,6 +41,7 @@ pub(crate) fn play(arguments: &[&str]) {
         ["options", address] => tcp(craft::with_options, address),
         ["greet", port] => greet(port.parse().unwrap()),
         ["again", port, address] => again(port.parse().unwrap(), address),
+        ["talk", address] => talk(address),
         ["bulk", address, bytes] => bulk(address, bytes.parse().unwrap()),
         ["frame", device] => frame(device),
         ["mark", mark] => mark_socket(mark),
@@ -97,17 +98,19 @@ fn relay(cgroup: &str, bpffs: &str, targets: &[&str]) {
     loop {
         let (downstream, _) = listener.accept().unwrap();
         let plane = Arc::clone(&plane);
-        std::thread::spawn(move || carry(&plane.read().unwrap(), &downstream));
+        std::thread::spawn(move || carry(&plane, &downstream));
     }
 }
 
 fn routes<'a>(targets: impl Iterator<Item = &'a str>) -> Vec<TargetRoute> {
     let route = |(index, text): (usize, &str)| {
-        let (network, port) = text.split_once('=').unwrap();
+        let (network, ports) = text.split_once('=').unwrap();
+        let plain = ports.strip_suffix("+client");
         TargetRoute {
             network: network.parse().unwrap(),
-            ports: parse_ports(port),
+            ports: parse_ports(plain.unwrap_or(ports)),
             target: index as u32,
+            preserve_client_address: plain.is_some(),
         }
     };
     targets.enumerate().map(route).collect()
@@ -162,7 +165,17 @@ fn forward_log(log: KernelLog) {
     std::thread::spawn(move || runtime.block_on(log.forward()));
 }
 
-fn carry(plane: &Plane, downstream: &TcpStream) {
+fn carry(plane: &RwLock<Plane>, downstream: &TcpStream) {
+    let Some(upstream) = dial(&plane.read().unwrap(), downstream) else {
+        return println!("upstream failed");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| copy(downstream, &upstream));
+        copy(&upstream, downstream);
+    });
+}
+
+fn dial(plane: &Plane, downstream: &TcpStream) -> Option<TcpStream> {
     let client = canonical(downstream.peer_addr().unwrap());
     let destination = canonical(downstream.local_addr().unwrap());
     let target = plane.target(destination);
@@ -182,13 +195,15 @@ fn carry(plane: &Plane, downstream: &TcpStream) {
         }
     };
     println!("session {client} {destination} target={target:?} {who}");
-    let Ok(upstream) = TcpStream::connect_timeout(&destination, TIMEOUT) else {
-        return println!("upstream failed");
+    let dialled = if plane.preserves_client_address(destination) {
+        client_socket(client.ip(), destination).and_then(|socket| {
+            socket.connect_timeout(&destination.into(), TIMEOUT)?;
+            Ok(TcpStream::from(socket))
+        })
+    } else {
+        TcpStream::connect_timeout(&destination, TIMEOUT)
     };
-    std::thread::scope(|scope| {
-        scope.spawn(|| copy(downstream, &upstream));
-        copy(&upstream, downstream);
-    });
+    dialled.ok()
 }
 
 fn copy(mut from: &TcpStream, mut to: &TcpStream) {
@@ -260,6 +275,22 @@ fn again(port: u16, address: &str) {
         assert_eq!(word, "hello");
     }
     println!("again 20");
+}
+
+/// Sends each line of the standard input over one connection, and says what comes back.
+fn talk(address: &str) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let mut answer = vec![0; line.len()];
+        let outcome = stream
+            .write_all(line.as_bytes())
+            .and_then(|()| stream.read_exact(&mut answer));
+        match outcome {
+            Ok(()) => println!("heard {}", String::from_utf8_lossy(&answer)),
+            Err(error) => println!("broken {:?}", error.kind()),
+        }
+    }
 }
 
 /// Sends so many bytes and expects them back.

@@ -256,7 +256,7 @@ fn a_broken_policy_at_reload_changes_nothing() -> Result<()> {
     })
 }
 
-/// A pair of addresses in TIME_WAIT on the gateway is closed to the client that uses its port again.
+/// Whoever closes first keeps the connection for a minute: that is the client, where it says goodbye.
 #[test]
 fn sessions_that_end_in_order_leave_no_time_wait() -> Result<()> {
     with_gateway("life-ports", OPEN, |world, gateway| {
