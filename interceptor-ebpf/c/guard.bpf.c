@@ -97,10 +97,11 @@ struct {
 	__type(value, __u64);
 } listener SEC(".maps");
 
-/* Present on sockets that were made in the proxy's cgroup. */
+/* Present on sockets that were made in the proxy's cgroup, and on those that its listener accepts: their
+ * packets are bound for a target where clients have addresses and ports that are a target's. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, int);
 	__type(value, __u32);
@@ -694,12 +695,15 @@ int ingress_lo(struct __sk_buff *skb)
  * from a device. */
 static __always_inline bool is_proxy_socket(struct __sk_buff *skb, const struct config *settings_now)
 {
-	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *sk = skb->sk, *full;
 
 	if (!sk || skb->ingress_ifindex)
 		return false;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk || !bpf_sk_storage_get(&exempt, sk, NULL, 0))
+	full = bpf_sk_fullsock(sk);
+	/* The answer to a SYN comes from a request, which has its listener. */
+	if (!full)
+		full = bpf_get_listener_sock(sk);
+	if (!full || !bpf_sk_storage_get(&exempt, full, NULL, 0))
 		return false;
 	return bpf_skb_cgroup_id(skb) == settings_now->proxy_cgroup;
 }

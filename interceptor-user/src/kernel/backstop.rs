@@ -99,9 +99,11 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
         .iter()
         .partition(|(network, _)| matches!(network, IpNet::V4(_)));
     let (v4, v6) = (elements(&v4), elements(&v6));
-    // In `leave`, the resets and empty acknowledgements are those that the kernel sends for a closed
-    // connection of the proxy, without its socket: 5 and 8 words of TCP header, and nothing else.
-    // The eBPF guard knows which connections were the proxy's.
+    // In `leave`, a SYN with ACK is the proxy's answer to a client that has the address and port of a
+    // target: what sends it has no cgroup, and it opens nothing. The resets and empty
+    // acknowledgements are those that the kernel sends for a closed connection of the proxy, without
+    // its socket: 5 and 8 words of TCP header, and nothing else. The eBPF guard knows which
+    // connections were the proxy's.
     format!(
         r#"{}table {TABLE} {{
 	set targets4 {{
@@ -121,6 +123,7 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
 	chain leave {{
 		oifname "lo" meta mark & {mark_mask:#x} == {mark_local:#x} accept
 		socket cgroupv2 level {level} "{cgroup}" accept
+		tcp flags & (syn | ack) == (syn | ack) accept
 		tcp flags & (syn | fin | rst) == rst accept
 		meta nfproto ipv4 tcp flags == ack tcp doff 5 meta length 40 accept
 		meta nfproto ipv4 tcp flags == ack tcp doff 8 meta length 52 accept

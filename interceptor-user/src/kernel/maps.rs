@@ -102,6 +102,7 @@ pub(super) struct Maps {
     ports: PinnedMap<PortKey, u32>,
     config: PinnedMap<u32, Config>,
     listener: PinnedMap<u32, u64>,
+    exempt: PinnedMap<i32, u32>,
     pub(super) identities: PinnedMap<u64, Identity>,
     pub(super) tuples: PinnedMap<TupleKey, u64>,
     verdicts: PinnedMap<u32, u64>,
@@ -116,6 +117,7 @@ impl Maps {
             ports: PinnedMap::open(bpffs, "ports")?,
             config: PinnedMap::open(bpffs, "config")?,
             listener: PinnedMap::open(bpffs, "listener")?,
+            exempt: PinnedMap::open(bpffs, "exempt")?,
             identities: PinnedMap::open(bpffs, "identities")?,
             tuples: PinnedMap::open(bpffs, "tuples")?,
             verdicts: PinnedMap::open(bpffs, "verdicts")?,
@@ -138,6 +140,8 @@ impl Maps {
 
     /// Puts the listening socket where the programs find it: from now on connections are carried.
     pub(super) fn set_listener(&self, listener: &TcpListener) -> Result<(), KernelError> {
+        // It may be older than the program that knows the proxy's sockets when they are made.
+        self.exempt.insert(&listener.as_raw_fd(), &1)?;
         // The descriptor is not negative, so nothing is lost.
         self.listener
             .insert(&0, &u64::from(listener.as_raw_fd().unsigned_abs()))

@@ -16,6 +16,7 @@ mod clients;
 mod craft;
 mod packets;
 mod roles;
+mod targets;
 mod world;
 
 use std::path::Path;
@@ -55,7 +56,8 @@ fn main() {
     }
 }
 
-const SCENARIOS: [(&str, fn()); 3] = [
+const SCENARIOS: [(&str, fn()); 4] = [
+    ("targets", targets::scenario),
     ("life", life),
     ("packets", packets::scenario),
     ("clients", clients::scenario),

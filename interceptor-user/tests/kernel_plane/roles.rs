@@ -6,12 +6,14 @@ use std::io::{Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use interceptor_user::kernel::{
     Attached, KernelLog, Plane, PlaneConfig, TargetRoute, client_socket, detach, status,
 };
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{Gid, Uid, setgid, setuid};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -42,6 +44,7 @@ pub(crate) fn play(arguments: &[&str]) {
         ["greet", port] => greet(port.parse().unwrap()),
         ["again", port, address] => again(port.parse().unwrap(), address),
         ["talk", address] => talk(address),
+        ["hammer", address] => hammer(address),
         ["bulk", address, bytes] => bulk(address, bytes.parse().unwrap()),
         ["frame", device] => frame(device),
         ["mark", mark] => mark_socket(mark),
@@ -78,7 +81,7 @@ fn relay(cgroup: &str, bpffs: &str, targets: &[&str]) {
     let config = PlaneConfig {
         cgroup: Some(cgroup.into()),
         bpffs: bpffs.into(),
-        targets: routes(targets.iter().copied()),
+        targets: given_routes(targets),
         ..PlaneConfig::default()
     };
     let Attached {
@@ -99,6 +102,17 @@ fn relay(cgroup: &str, bpffs: &str, targets: &[&str]) {
         let (downstream, _) = listener.accept().unwrap();
         let plane = Arc::clone(&plane);
         std::thread::spawn(move || carry(&plane, &downstream));
+    }
+}
+
+/// Targets as words, or in a file where they are too many for a command line.
+fn given_routes(targets: &[&str]) -> Vec<TargetRoute> {
+    match targets {
+        [file] if file.starts_with('@') => {
+            let text = std::fs::read_to_string(&file[1..]).unwrap();
+            routes(text.split_whitespace())
+        }
+        words => routes(words.iter().copied()),
     }
 }
 
@@ -291,6 +305,32 @@ fn talk(address: &str) {
             Err(error) => println!("broken {:?}", error.kind()),
         }
     }
+}
+
+/// Connects again and again until it is told to end; then says how often. The first failure ends it.
+fn hammer(address: &str) {
+    static ENDED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn end(_: libc::c_int) {
+        ENDED.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: the handler stores to an atomic and does nothing else.
+    unsafe { nix::sys::signal::signal(Signal::SIGTERM, SigHandler::Handler(end)) }.unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+    let mut count = 0;
+    while !ENDED.load(Ordering::Relaxed) {
+        let mut answer = [0; 5];
+        let outcome = TcpStream::connect_timeout(&address, TIMEOUT).and_then(|mut stream| {
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.write_all(b"hello")?;
+            stream.read_exact(&mut answer)
+        });
+        match outcome {
+            Ok(()) => count += 1,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return println!("failed after {count}: {error}"),
+        }
+    }
+    println!("carried {count}");
 }
 
 /// Sends so many bytes and expects them back.
