@@ -62,8 +62,8 @@ map_type! {
 }
 
 map_type! {
-    /// Key of `ports`, a longest-prefix trie, as a range of ports is a few prefixes; the value is the
-    /// target's index (`u32`), whose meaning is user space's.
+    /// Key of `ports`, a longest-prefix trie, as a range of ports is a few prefixes; only the
+    /// presence of the value (`u32`) counts.
     pub struct PortKey {
         /// How many leading bits of what follows count: [`PORT_PREFIX_BITS`] and 0 to 16 of the port.
         pub bits: u32,

@@ -64,7 +64,9 @@ pub(super) fn set(
     let wanted = wanted_rules(config, devices);
     let mut unrouted = BTreeSet::new();
     for family in families() {
-        unrouted.append(&mut set_routes(family, config, networks)?);
+        if family == "-4" || lo_has_ipv6() {
+            unrouted.append(&mut set_routes(family, config, networks)?);
+        }
         let present: BTreeSet<Rule> = rules(family, config)?.into_iter().collect();
         let added = wanted
             .difference(&present)
@@ -120,6 +122,12 @@ fn families() -> impl Iterator<Item = &'static str> {
 
 pub(super) fn has_ipv6() -> bool {
     Path::new("/proc/self/net/if_inet6").exists()
+}
+
+/// Where IPv6 is off, `lo` takes no routes, and no packet needs them.
+fn lo_has_ipv6() -> bool {
+    let setting = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+    std::fs::read_to_string(setting).is_ok_and(|value| value.trim() == "0")
 }
 
 fn wanted_rules(config: &Config, devices: &[Device]) -> BTreeSet<Rule> {

@@ -1,7 +1,9 @@
 //! Targets as the maps hold them: a prefix has one rule set, a rule set has ports.
 //!
-//! The kernel looks up the longest prefix alone. A prefix within another therefore carries the
-//! other's ports too, which is worked out here.
+//! The kernel looks up the longest prefix alone, and asks only whether a port is a target's. A prefix
+//! within another therefore carries the other's ports too, which is worked out here; prefixes with the
+//! same ports share a rule set. Whose a port is, is looked up here: the nearest prefix that names it
+//! says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -41,9 +43,16 @@ pub(super) struct Prefix {
     pub(super) address: [u8; 16],
 }
 
+/// Whoever a port in a rule set of the kernel belongs to.
+const ANYBODY: u32 = 0;
+
 /// Targets, checked and worked out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Targets {
+    /// The ports that each prefix names itself, with whose they are.
+    own: BTreeMap<Prefix, Ports>,
+    /// The lengths of those prefixes.
+    lengths: BTreeSet<u8>,
     /// By prefix, the index of its ports in `rule_sets`.
     prefixes: BTreeMap<Prefix, usize>,
     rule_sets: Vec<Ports>,
@@ -58,70 +67,64 @@ pub(super) struct Targets {
 impl Targets {
     /// Works out the rule sets; an error where they do not fit the maps.
     pub(super) fn compile(routes: &[TargetRoute]) -> Result<Self, KernelError> {
-        let mut own: BTreeMap<Prefix, Ports> = BTreeMap::new();
-        for route in routes {
-            let ports = own.entry(prefix(&route.network)).or_default();
-            ports.fill(route.ports.clone(), route.target);
-        }
-        add_gap_for_v4(&mut own);
-        check_limit("targets", TARGETS_MAX, own.len())?;
-        let lengths: BTreeSet<u8> = own.keys().map(|prefix| prefix.bits).collect();
         let mut targets = Targets::default();
-        let mut known: HashMap<Ports, usize> = HashMap::new();
-        targets.preserving = routes
-            .iter()
-            .filter(|route| route.preserve_client_address)
-            .map(|route| route.target)
-            .collect();
-        targets.named_ports = routes
-            .iter()
-            .filter(|route| route.ports.start() == route.ports.end())
-            .map(|route| *route.ports.start())
-            .collect();
-        let mut entries = 0;
-        for (key, ports) in &own {
-            let mut outer = Ports::default();
-            for ports in outer_ports(*key, &own, &lengths) {
-                outer.fill_from(ports);
+        for route in routes {
+            let ports = targets.own.entry(prefix(&route.network)).or_default();
+            ports.fill(route.ports.clone(), route.target);
+            if route.preserve_client_address {
+                targets.preserving.insert(route.target);
             }
-            targets.add_outermost(*key, ports, &outer);
-            let mut merged = ports.clone();
-            merged.fill_from(&outer);
-            let next = targets.rule_sets.len();
-            let index = *known.entry(merged.clone()).or_insert(next);
-            if index == next {
-                // Checked as they come: nested prefixes could make far more than memory holds.
-                entries += merged.prefixes().count();
-                check_limit("ports", PORTS_MAX, entries)?;
-                targets.rule_sets.push(merged);
+            if route.ports.start() == route.ports.end() {
+                targets.named_ports.insert(*route.ports.start());
             }
-            targets.prefixes.insert(*key, index);
         }
+        add_gap_for_v4(&mut targets.own);
+        check_limit("targets", TARGETS_MAX, targets.own.len())?;
+        targets.lengths = targets.own.keys().map(|prefix| prefix.bits).collect();
+        targets.add_rule_sets()?;
         Ok(targets)
     }
 
-    /// nft refuses elements that overlap, so each has what no outer network has.
-    fn add_outermost(&mut self, key: Prefix, ports: &Ports, outer: &Ports) {
-        let mut rest = Ports::default();
-        for (range, _) in ports.ranges() {
-            for gap in outer.gaps(range.first..=range.last) {
-                rest.fill(gap.first..=gap.last, 0);
+    fn add_rule_sets(&mut self) -> Result<(), KernelError> {
+        let mut known: HashMap<Ports, usize> = HashMap::new();
+        let mut entries = 0;
+        // Shorter prefixes come first, so those around one are worked out already.
+        for (key, ports) in &self.own {
+            let none = Ports::default();
+            let outer = outer_prefixes(*key, &self.lengths)
+                .find_map(|outer| self.rule_sets.get(*self.prefixes.get(&outer)?))
+                .unwrap_or(&none);
+            // nft refuses elements that overlap, so each has what no outer network has.
+            let mut added = Ports::default();
+            for (range, _) in ports.ranges() {
+                for gap in outer.gaps(range.first..=range.last) {
+                    added.fill(gap.first..=gap.last, ANYBODY);
+                }
             }
+            if let Some(network) = network(*key) {
+                let elements = added.ranges().map(|(range, _)| (network, range));
+                self.outermost.extend(elements);
+            }
+            added.fill_from(outer);
+            let next = self.rule_sets.len();
+            let index = *known.entry(added.clone()).or_insert(next);
+            if index == next {
+                // Checked as they come: nested prefixes could make far more than memory holds.
+                entries += added.prefixes().count();
+                check_limit("ports", PORTS_MAX, entries)?;
+                self.rule_sets.push(added);
+            }
+            self.prefixes.insert(*key, index);
         }
-        let Some(network) = network(key) else {
-            return;
-        };
-        self.outermost
-            .extend(rest.ranges().map(|(range, _)| (network, range)));
+        Ok(())
     }
 
-    /// The target behind an address, as the kernel finds it.
+    /// The target behind an address: `Some` wherever the kernel finds one.
     pub(super) fn lookup(&self, address: SocketAddr) -> Option<u32> {
         let bytes = address_bytes(address.ip().to_canonical());
-        let index = (0..=128)
-            .rev()
-            .find_map(|bits| self.prefixes.get(&truncated(bytes, bits)))?;
-        self.rule_sets.get(*index)?.lookup(address.port())
+        let whole = truncated(bytes, 128);
+        let at = |prefix: Prefix| self.own.get(&prefix)?.lookup(address.port());
+        at(whole).or_else(|| outer_prefixes(whole, &self.lengths).find_map(at))
     }
 
     /// The ports of each rule set.
@@ -222,20 +225,18 @@ fn add_gap_for_v4(own: &mut BTreeMap<Prefix, Ports>) {
     }
 }
 
-/// The ports of the prefixes around one, from the inside out: the nearest that names a port says
-/// whose it is.
-fn outer_ports<'a>(
+/// The prefixes that can be around one, from the inside out.
+fn outer_prefixes(
     Prefix { bits, address }: Prefix,
-    own: &'a BTreeMap<Prefix, Ports>,
-    lengths: &'a BTreeSet<u8>,
-) -> impl Iterator<Item = &'a Ports> {
+    lengths: &BTreeSet<u8>,
+) -> impl Iterator<Item = Prefix> {
     let is_v4 =
         bits >= MAPPED_BITS && address.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
     let shortest = if is_v4 { MAPPED_BITS } else { 0 };
     lengths
         .range(shortest..bits)
         .rev()
-        .filter_map(move |outer| own.get(&truncated(address, *outer)))
+        .map(move |outer| truncated(address, *outer))
 }
 
 /// The prefix of an address: all bits after the first `bits` are zero.
@@ -253,6 +254,7 @@ fn truncated(address: [u8; 16], bits: u8) -> Prefix {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::ports::prefix_ports;
     use super::*;
 
     fn route(network: &str, port: u16, target: u32) -> TargetRoute {
@@ -344,15 +346,18 @@ mod tests {
         // No two prefixes have the same ports, and each has hundreds that do not touch.
         let routes: Vec<_> = (0..1200_u32)
             .flat_map(|index| {
-                (0..500_u16).map(move |port| TargetRoute {
+                let ports = (0..500_u16)
+                    .map(|port| port * 3)
+                    .chain([60_000 + index as u16]);
+                ports.map(move |port| TargetRoute {
                     network: IpNet::from(IpAddr::from((0x0a00_0000 + index).to_be_bytes())),
-                    ports: port * 3..=port * 3,
+                    ports: port..=port,
                     target: index,
                     preserve_client_address: false,
                 })
             })
             .collect();
-        let error = Targets::compile(&routes).unwrap_err();
+        let error = Targets::compile(&routes).map(drop).unwrap_err();
         assert!(matches!(error, KernelError::MapFull { map: "ports", .. }));
     }
 
@@ -369,6 +374,21 @@ mod tests {
             .max()?;
         let nearest = |route: &&TargetRoute| names(route) && route.network.prefix_len() == longest;
         routes.iter().find(nearest).map(|route| route.target)
+    }
+
+    /// As the kernel looks it up: the longest prefix, and in its rule set the longest prefix of the port.
+    fn in_maps(targets: &Targets, address: SocketAddr) -> bool {
+        let bytes = address_bytes(address.ip());
+        let index = (0..=128)
+            .rev()
+            .find_map(|bits| targets.prefixes.get(&truncated(bytes, bits)));
+        index.is_some_and(|index| {
+            let mut entries = port_entries(0, &targets.rule_sets[*index]);
+            entries.any(|(key, _)| {
+                let bits = u8::try_from(key.bits - PORT_PREFIX_BITS).unwrap();
+                prefix_ports(bits, u16::from_be_bytes(key.port)).contains(&address.port())
+            })
+        })
     }
 
     /// Networks within a few bits of each other, so that most of them overlap.
@@ -422,6 +442,7 @@ mod tests {
                     let address = SocketAddr::new(address, port);
                     let expected = model(&routes, address);
                     prop_assert_eq!(targets.lookup(address), expected, "{} in {:?}", address, routes);
+                    prop_assert_eq!(in_maps(&targets, address), expected.is_some(), "{}", address);
                     // nft knows the same ones, and each by one element.
                     let elements = targets.outermost.iter().filter(|(network, range)| {
                         network.contains(&address.ip()) && (range.first..=range.last).contains(&port)
@@ -466,14 +487,14 @@ mod tests {
                 preserve_client_address: false,
             })
             .collect();
-        let error = Targets::compile(&routes).unwrap_err();
+        let error = Targets::compile(&routes).map(drop).unwrap_err();
         assert!(matches!(error, KernelError::MapFull { map: "targets", .. }));
     }
 
     #[test]
     fn equal_ports_share_a_rule_set() {
         let targets =
-            Targets::compile(&[route("10.0.0.1/32", 5432, 1), route("10.0.0.2/32", 5432, 1)])
+            Targets::compile(&[route("10.0.0.1/32", 5432, 1), route("10.0.0.2/32", 5432, 2)])
                 .unwrap();
         assert_eq!(targets.rule_sets().len(), 1);
     }

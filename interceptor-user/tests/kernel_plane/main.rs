@@ -14,6 +14,7 @@
 
 mod clients;
 mod craft;
+mod hosts;
 mod packets;
 mod roles;
 mod targets;
@@ -56,7 +57,8 @@ fn main() {
     }
 }
 
-const SCENARIOS: [(&str, fn()); 4] = [
+const SCENARIOS: [(&str, fn()); 5] = [
+    ("hosts", hosts::scenario),
     ("targets", targets::scenario),
     ("life", life),
     ("packets", packets::scenario),

@@ -7,7 +7,7 @@ use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use interceptor_user::kernel::{
@@ -43,6 +43,7 @@ pub(crate) fn play(arguments: &[&str]) {
         ["options", address] => tcp(craft::with_options, address),
         ["greet", port] => greet(port.parse().unwrap()),
         ["again", port, address] => again(port.parse().unwrap(), address),
+        ["pump", here, namespace, there] => pump(here, namespace, there),
         ["talk", address] => talk(address),
         ["hammer", address] => hammer(address),
         ["bulk", address, bytes] => bulk(address, bytes.parse().unwrap()),
@@ -95,7 +96,7 @@ fn relay(cgroup: &str, bpffs: &str, targets: &[&str]) {
     listener.set_nonblocking(false).unwrap();
     forward_log(log);
     println!("ready");
-    let plane = Arc::new(RwLock::new(plane));
+    let plane = Arc::new(plane);
     let owner = Arc::clone(&plane);
     std::thread::spawn(move || replace_targets(&owner));
     loop {
@@ -137,10 +138,10 @@ fn parse_ports(text: &str) -> std::ops::RangeInclusive<u16> {
 }
 
 /// Each line of the standard input is a new set of targets.
-fn replace_targets(plane: &RwLock<Plane>) {
+fn replace_targets(plane: &Plane) {
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let targets = routes(line.split_whitespace());
-        match plane.write().unwrap().set_targets(&targets) {
+        match plane.set_targets(&targets) {
             Ok(()) => println!("replaced"),
             Err(error) => println!("error: {error}"),
         }
@@ -179,8 +180,8 @@ fn forward_log(log: KernelLog) {
     std::thread::spawn(move || runtime.block_on(log.forward()));
 }
 
-fn carry(plane: &RwLock<Plane>, downstream: &TcpStream) {
-    let Some(upstream) = dial(&plane.read().unwrap(), downstream) else {
+fn carry(plane: &Plane, downstream: &TcpStream) {
+    let Some(upstream) = dial(plane, downstream) else {
         return println!("upstream failed");
     };
     std::thread::scope(|scope| {
@@ -316,21 +317,22 @@ fn hammer(address: &str) {
     // SAFETY: the handler stores to an atomic and does nothing else.
     unsafe { nix::sys::signal::signal(Signal::SIGTERM, SigHandler::Handler(end)) }.unwrap();
     let address: SocketAddr = address.parse().unwrap();
-    let mut count = 0;
+    let (mut count, mut longest) = (0, Duration::ZERO);
     while !ENDED.load(Ordering::Relaxed) {
         let mut answer = [0; 5];
+        let start = Instant::now();
         let outcome = TcpStream::connect_timeout(&address, TIMEOUT).and_then(|mut stream| {
             stream.set_read_timeout(Some(TIMEOUT))?;
             stream.write_all(b"hello")?;
             stream.read_exact(&mut answer)
         });
         match outcome {
-            Ok(()) => count += 1,
+            Ok(()) => (count, longest) = (count + 1, longest.max(start.elapsed())),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return println!("failed after {count}: {error}"),
         }
     }
-    println!("carried {count}");
+    println!("carried {count}, the slowest in {} ms", longest.as_millis());
 }
 
 /// Sends so many bytes and expects them back.
@@ -345,6 +347,56 @@ fn bulk(address: &str, bytes: usize) {
         Err(error) => println!("broken {:?}", error.kind()),
     }
     let _ = sending.join().unwrap();
+}
+
+/// A tunnel between two namespaces: what one end sends, the other receives.
+fn pump(here: &str, namespace: &str, there: &str) {
+    let here = open_tunnel(here);
+    let namespace = File::open(namespace).unwrap();
+    nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    let there = open_tunnel(there);
+    println!("ready");
+    std::thread::scope(|scope| {
+        scope.spawn(|| pump_packets(&here, &there));
+        pump_packets(&there, &here);
+    });
+}
+
+fn pump_packets(mut from: &File, mut to: &File) {
+    let mut packet = [0; 70_000];
+    loop {
+        // An end that is still down takes and gives nothing.
+        match from.read(&mut packet) {
+            Ok(length) => drop(to.write(&packet[..length])),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// A device whose frames begin with the IP header (linux/if_tun.h).
+fn open_tunnel(name: &str) -> File {
+    const IFF_TUN_NO_PI: libc::c_short = 0x1001;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .unwrap();
+    // SAFETY: the request is zeroed plain data with a name that is shorter than its field, and outlives
+    // the call.
+    let result = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = IFF_TUN_NO_PI;
+        libc::ioctl(
+            std::os::fd::AsRawFd::as_raw_fd(&file),
+            libc::TUNSETIFF,
+            &raw mut request,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    file
 }
 
 type NewSocket = std::io::Result<Socket>;

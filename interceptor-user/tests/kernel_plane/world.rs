@@ -249,8 +249,12 @@ impl Role {
 
     /// The next line; a failure if there is none.
     pub(crate) fn line(&self) -> String {
+        self.line_within(WAIT)
+    }
+
+    pub(crate) fn line_within(&self, wait: Duration) -> String {
         self.lines
-            .recv_timeout(WAIT)
+            .recv_timeout(wait)
             .expect("the process said nothing more")
     }
 
