@@ -5,7 +5,7 @@
 //! that they belong to.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::setsockopt;
@@ -49,14 +49,8 @@ fn is_own(addresses: &[IpAddr]) -> io::Result<bool> {
     Ok(getifaddrs()?
         .filter_map(|interface| {
             let address = interface.address?;
-            let v4 = address
-                .as_sockaddr_in()
-                .map(|v4| IpAddr::from(Ipv4Addr::from(v4.ip())));
-            v4.or_else(|| {
-                address
-                    .as_sockaddr_in6()
-                    .map(|v6| IpAddr::from(Ipv6Addr::from(v6.ip())))
-            })
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         })
         .any(|own| addresses.contains(&own)))
 }
