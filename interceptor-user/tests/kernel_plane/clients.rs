@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A second address of the target, behind a link that is narrower than the gateway knows.
+/// A second address of the target, behind a route that is narrower than the gateway knows.
 const FAR_V4: &str = "10.77.5.2:5432";
 const FAR_V6: &str = "[fd77:5::2]:5432";
 const TARGETS: [&str; 5] = [
@@ -26,7 +26,8 @@ const FAR: &str = "
     ip -n @t link set @t1 up
     ip -n @r link set lo up
     ip -n @r link set @r0 up
-    ip -n @r link set @r0 mtu 1300
+    ip -n @r route replace 10.77.5.0/24 dev @r0 mtu lock 1300
+    ip -n @r -6 route add fd77:5::2/128 dev @r0 mtu lock 1300
     ip -n @r link set @r1 up
     ip -n @g link set @g2 up
     ip -n @r route add default via 10.77.4.2

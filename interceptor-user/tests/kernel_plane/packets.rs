@@ -17,7 +17,8 @@ const TARGETS: [&str; 5] = [
     "fd77:2::2/128=5433",
     "127.0.0.1/32=5433",
 ];
-/// A client behind a router, whose link to it is narrower than the client knows.
+/// A client behind a router, whose route to it is narrower than the client knows. A narrower device would
+/// drop what comes from the client, too.
 const NARROW: &str = "
     ip link add @c1 netns @c type veth peer name @r0 netns @r
     ip link add @r1 netns @r type veth peer name @g2 netns @g
@@ -32,7 +33,8 @@ const NARROW: &str = "
     ip -n @c link set @c1 up
     ip -n @r link set lo up
     ip -n @r link set @r0 up
-    ip -n @r link set @r0 mtu 1300
+    ip -n @r route replace 10.77.3.0/24 dev @r0 mtu lock 1300
+    ip -n @r -6 route add fd77:3::2/128 dev @r0 mtu lock 1300
     ip -n @r link set @r1 up
     ip -n @g link set @g2 up
     ip -n @r route add default via 10.77.4.2
