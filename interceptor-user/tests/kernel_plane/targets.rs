@@ -285,7 +285,7 @@ fn replaced_under_load(world: &World, relay: &mut Role, target: &Role) {
             "10.0.0.0/8=5432-5433 10.77.2.2/32=22",
         ] {
             relay.say(&format!("{others} {mine}"));
-            while relay.line() != "replaced" {}
+            while relay.line_within(LOAD_WAIT) != "replaced" {}
             replaced += 1;
         }
     }
@@ -329,14 +329,14 @@ fn thousands(world: &World, relay: &mut Role, target: &Role) {
 
 fn too_much_changes_nothing(world: &World, relay: &mut Role, target: &Role) {
     relay.say(&TARGETS.join(" "));
-    assert_eq!(relay.line(), "replaced");
+    assert_eq!(relay.line_within(LOAD_WAIT), "replaced");
     let before = traces(world);
     for (map, targets) in [
         ("targets", single_addresses(16_385)),
         ("ports", wide_ranges(13_000, 0)),
     ] {
         relay.say(&targets);
-        let said = relay.line();
+        let said = relay.line_within(LOAD_WAIT);
         assert!(
             said.contains(&format!("the map `{map}` holds at most")),
             "{said}"
