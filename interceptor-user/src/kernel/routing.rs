@@ -192,9 +192,8 @@ fn set_routes(
     if takes_answers && !wanted.iter().chain(present.keys()).any(is_any) {
         lines += &format!("route add local {any} dev lo table {table}\n");
     }
-    let is_stale =
-        |network: &&IpNet| !wanted.contains(network) && !(takes_answers && is_any(network));
-    for stale in present.keys().filter(is_stale) {
+    let is_kept = |network: &IpNet| wanted.contains(network) || takes_answers && is_any(network);
+    for stale in present.keys().filter(|network| !is_kept(network)) {
         lines += &format!("route del local {stale} dev lo table {table}\n");
     }
     batch(family, &lines)?;

@@ -98,6 +98,7 @@ fn route(text: &str) -> TargetRoute {
         network: network.parse().unwrap(),
         ports: port..=port,
         target: 0,
+        preserve_client_address: false,
     }
 }
 

@@ -461,7 +461,7 @@ fn dead_proxy_refuses(world: &World, relay: &mut Role, target: &Role) {
         (&status["listener"], &status["nft_table"]),
         (&false.into(), &true.into())
     );
-    assert_eq!(status["links"].as_array().unwrap().len(), 10 + 3 * 2);
+    assert_eq!(status["links"].as_array().unwrap().len(), 11 + 3 * 2);
 }
 
 fn guard_holds_alone(world: &World, target: &Role) {
@@ -472,7 +472,7 @@ fn guard_holds_alone(world: &World, target: &Role) {
         let line = world.run(place, &[], &["tcp", TARGET_V4]).remove(0);
         assert!(line.starts_with("TimedOut"), "{line}");
     }
-    assert_eq!(world.app(&["frame", "icpt-kt-g1"]), ["dropped"]);
+    assert_eq!(world.app(&["frame", &name("g1")]), ["dropped"]);
     assert!(count(&status(world), "egress_dropped") >= dropped + 3);
     assert_eq!(target.lines(), [""; 0], "the target must have seen nothing");
 }
