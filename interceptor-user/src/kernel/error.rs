@@ -162,6 +162,14 @@ pub enum KernelError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Older connections could not be ended.
+    #[error("cannot {action}: {source}; check the capability CAP_SYS_ADMIN")]
+    Sever {
+        /// What was to be done.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A unix socket's path that names none.
     #[error(
         "{path} names no unix socket; give a path that ends in a file name of at most 107 bytes, or @ and an abstract name"
