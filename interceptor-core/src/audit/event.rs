@@ -154,10 +154,7 @@ impl From<&crate::command::Process> for Process {
             tid: process.tid,
             started_unix_ns: process.started_unix_ns.unwrap_or_default(),
             executable_elsewhere: text(&process.executable_elsewhere),
-            executable_sha256: process
-                .executable_sha256
-                .map(Vec::from)
-                .unwrap_or_default(),
+            executable_sha256: process.executable_sha256.map(Vec::from).unwrap_or_default(),
             command_line: text(&process.command_line),
             container: text(&process.container),
             pod: text(&process.pod),

@@ -151,12 +151,17 @@ fn shown(process: &Process) -> String {
     let place = process.container.as_ref().or(process.unit.as_ref());
     let place = place.map(|place| format!(", {}", shortened(place)));
     let (pid, uid) = (process.pid, process.uid);
-    format!("{program} (pid {pid}, uid {uid}{})", place.unwrap_or_default())
+    format!(
+        "{program} (pid {pid}, uid {uid}{})",
+        place.unwrap_or_default()
+    )
 }
 
 /// A container by as much of its id as its runtime's own lists show.
 fn shortened(place: &str) -> &str {
-    let end = place.find("://").map_or(place.len(), |at| at + 3 + CONTAINER_ID_SHOWN);
+    let end = place
+        .find("://")
+        .map_or(place.len(), |at| at + 3 + CONTAINER_ID_SHOWN);
     place.get(..end).unwrap_or(place)
 }
 

@@ -201,10 +201,20 @@ mod tests {
     #[test]
     fn every_runtime_names_its_containers() {
         for (template, container, pod, unit) in [
-            ("/system.slice/docker-ID.scope", "docker", false, "docker-ID.scope"),
+            (
+                "/system.slice/docker-ID.scope",
+                "docker",
+                false,
+                "docker-ID.scope",
+            ),
             ("/docker/ID", "docker", false, ""),
             ("/docker/ID/init", "docker", false, ""),
-            ("/system.slice/nerdctl-ID.scope", "containerd", false, "nerdctl-ID.scope"),
+            (
+                "/system.slice/nerdctl-ID.scope",
+                "containerd",
+                false,
+                "nerdctl-ID.scope",
+            ),
             (
                 "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podP_D.slice/cri-containerd-ID.scope",
                 "containerd",
@@ -219,11 +229,20 @@ mod tests {
             ),
             ("/kubepods/besteffort/podPOD/ID", "cri", true, ""),
             ("/kubepods/podPOD/crio-ID", "cri-o", true, ""),
-            ("/machine.slice/libpod-ID.scope/container", "podman", false, "libpod-ID.scope"),
+            (
+                "/machine.slice/libpod-ID.scope/container",
+                "podman",
+                false,
+                "libpod-ID.scope",
+            ),
             ("/libpod_parent/libpod-ID", "podman", false, ""),
         ] {
             let found = path(template);
-            assert_eq!(found.container, Some(format!("{container}://{ID}")), "{template}");
+            assert_eq!(
+                found.container,
+                Some(format!("{container}://{ID}")),
+                "{template}"
+            );
             assert_eq!(found.pod.is_some(), pod, "{template}");
             assert_eq!(found.pod.is_none_or(|uid| uid == POD), true, "{template}");
             let unit = unit.replace("ID", ID);

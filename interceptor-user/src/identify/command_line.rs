@@ -52,9 +52,8 @@ fn patterns() -> Result<Patterns, regex::Error> {
     let scheme = r"(?i)(\b(?:bearer|basic|digest)\s+)\S+";
     let url = r#"([\w+.-]+://)(?:([^\s:/?#@'"]*):)?[^\s'"]*@"#;
     // PGPASSWORD=secret, --token=secret, "password": "secret", ?key=secret
-    let assignment = format!(
-        r#"(?is)([\w.-]*{SECRET}[\w.-]*["']?\s*[=:]\s*)("[^"]*"?|'[^']*'?|[^\s&]+)"#
-    );
+    let assignment =
+        format!(r#"(?is)([\w.-]*{SECRET}[\w.-]*["']?\s*[=:]\s*)("[^"]*"?|'[^']*'?|[^\s&]+)"#);
     // What well-known services give out, and what is long and random.
     let token = r"(?x) \b (?: eyJ[\w-]{8,}(?:\.[\w-]+)* | (?:AKIA|ASIA)[A-Z0-9]{12,}
         | (?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|sk-|sk_|rk_|npm_|hvs\.)[\w-]{12,}

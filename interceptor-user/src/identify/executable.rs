@@ -123,8 +123,7 @@ fn file_key(file: &File) -> io::Result<(FileKey, bool)> {
     }
     // SAFETY: zeroes are a value of this type, and the kernel wrote over them.
     let found = unsafe { found.assume_init() };
-    let is_unique =
-        found.stx_mask & libc::STATX_MNT_ID_UNIQUE != 0 || found.stx_dev_major != 0;
+    let is_unique = found.stx_mask & libc::STATX_MNT_ID_UNIQUE != 0 || found.stx_dev_major != 0;
     let key = FileKey {
         mount: found.stx_mnt_id,
         device: (found.stx_dev_major, found.stx_dev_minor),

@@ -25,8 +25,8 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::Semaphore;
 
 use crate::kernel::{TaskProbe, cgroup_mount_point};
-pub(crate) use cgroup::cgroup_path;
 use cgroup::Cgroups;
+pub(crate) use cgroup::cgroup_path;
 use executable::{FileHash, Hashes};
 
 /// How long a session waits for what `/proc` and the executable's file say.
@@ -280,15 +280,36 @@ mod tests {
         let still = |found: Identity, now: TaskNow| KernelIdentity::new(found, 1).is_still(&now);
         assert!(still(identity(), same));
         for other in [
-            TaskNow { started_boot_ns: 8, ..same },
-            TaskNow { exec_count: 8, ..same },
-            TaskNow { address_space: 8, ..same },
-            TaskNow { address_space: 0, ..same },
+            TaskNow {
+                started_boot_ns: 8,
+                ..same
+            },
+            TaskNow {
+                exec_count: 8,
+                ..same
+            },
+            TaskNow {
+                address_space: 8,
+                ..same
+            },
+            TaskNow {
+                address_space: 0,
+                ..same
+            },
         ] {
             assert!(!still(identity(), other));
         }
-        let unknown = Identity { address_space: 0, ..identity() };
-        assert!(!still(unknown, TaskNow { address_space: 0, ..same }));
+        let unknown = Identity {
+            address_space: 0,
+            ..identity()
+        };
+        assert!(!still(
+            unknown,
+            TaskNow {
+                address_space: 0,
+                ..same
+            }
+        ));
     }
 
     #[test]

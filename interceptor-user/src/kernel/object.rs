@@ -16,8 +16,7 @@ use libbpf_rs::{MapCore as _, MapHandle, ObjectBuilder, OpenObject, PrintLevel, 
 use super::{KernelError, maps};
 
 static GUARD_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
-static IDENTIFY_OBJECT: &[u8] =
-    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/identify.bpf.o"));
+static IDENTIFY_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/identify.bpf.o"));
 static UNIX_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/unix.bpf.o"));
 static CGROUP_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cgroup.o"));
 

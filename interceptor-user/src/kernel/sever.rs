@@ -129,7 +129,10 @@ fn within<T: Send>(
             work()
         });
         thread.join().unwrap_or_else(|_| {
-            Err(failed("enter a network namespace", io::ErrorKind::Other.into()))
+            Err(failed(
+                "enter a network namespace",
+                io::ErrorKind::Other.into(),
+            ))
         })
     })
 }
@@ -156,10 +159,17 @@ impl Program {
     }
 
     /// Severs in the network namespace of this thread.
-    fn sever(&self, plan: &Plan<'_>, room: usize) -> Result<Vec<(SocketAddr, SocketAddr)>, KernelError> {
+    fn sever(
+        &self,
+        plan: &Plan<'_>,
+        room: usize,
+    ) -> Result<Vec<(SocketAddr, SocketAddr)>, KernelError> {
         let mut ended = Vec::new();
         for name in ["old_tcp", "old_udp"] {
-            let read = || self.read(name).map_err(|error| failed("list the sockets", error));
+            let read = || {
+                self.read(name)
+                    .map_err(|error| failed("list the sockets", error))
+            };
             let doomed: Vec<OldSocket> = read()?
                 .into_iter()
                 .filter(|socket| plan.is_target(remote(socket)))
@@ -253,7 +263,13 @@ mod tests {
             "1 connection that was older than the gateway was severed: 10.0.0.1:1 → 10.0.0.2:5432"
         );
         let many = severed(1000).to_string();
-        assert!(many.starts_with("1000 connections that were older"), "{many}");
-        assert!(many.ends_with("10.0.0.1:20 → 10.0.0.2:5432 and 980 more"), "{many}");
+        assert!(
+            many.starts_with("1000 connections that were older"),
+            "{many}"
+        );
+        assert!(
+            many.ends_with("10.0.0.1:20 → 10.0.0.2:5432 and 980 more"),
+            "{many}"
+        );
     }
 }
