@@ -244,7 +244,7 @@ mod tests {
                 "{template}"
             );
             assert_eq!(found.pod.is_some(), pod, "{template}");
-            assert_eq!(found.pod.is_none_or(|uid| uid == POD), true, "{template}");
+            assert!(found.pod.is_none_or(|uid| uid == POD), "{template}");
             let unit = unit.replace("ID", ID);
             assert_eq!(found.unit.unwrap_or_default(), unit, "{template}");
         }

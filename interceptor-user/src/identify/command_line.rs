@@ -166,37 +166,37 @@ mod tests {
 
     #[test]
     fn secrets_are_hidden_wherever_they_stand() {
-        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.SECRETSECRETSECRET";
+        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.HIDEMEHIDEMEHIDEME";
         for arguments in [
-            &["mysql", "-uapp", "-pSECRET"][..],
-            &["sshpass", "-p", "SECRET", "ssh", "host"],
-            &["tool", "--password", "SECRET"],
-            &["tool", "--db-password=SECRET"],
-            &["tool", "--Token", "SECRET"],
-            &["psql", "host=db password='my SECRET' user=app"],
-            &["psql", "host=db password=SECRET user=app"],
-            &["psql", "postgres://app:SECRET@db/orders"],
-            &["psql", "postgres://app:SE@C:RET@db/orders"],
-            &["psql", "postgresql://db/orders?user=app&password=SECRET"],
-            &["git", "clone", "https://SECRET@host/x"],
-            &["sh", "-c", "PGPASSWORD=SECRET psql -h db"],
-            &["sh", "-c", "export AWS_SECRET_ACCESS_KEY=\"SECRET\""],
-            &["env", "API_KEY=SECRET", "tool"],
-            &["curl", "-u", "app:SECRET", "https://host"],
-            &["curl", "-H", "Authorization: Basic U0VDUkVU SECRET"],
-            &["curl", "-H", "X-Api-Key: SECRET"],
-            &["curl", "-d", "{\"password\": \"a SECRET\"}"],
-            &["curl", "-H", "bearer SECRET"],
-            &["redis-cli", "-a", "SECRET", "get", "x"],
-            &["/usr/bin/redis-cli", "-a", "SECRET"],
-            &["sqlcmd", "-PSECRET"],
+            &["mysql", "-uapp", "-pHIDEME"][..],
+            &["sshpass", "-p", "HIDEME", "ssh", "host"],
+            &["tool", "--password", "HIDEME"],
+            &["tool", "--db-password=HIDEME"],
+            &["tool", "--Token", "HIDEME"],
+            &["psql", "host=db password='my HIDEME' user=app"],
+            &["psql", "host=db password=HIDEME user=app"],
+            &["psql", "postgres://app:HIDEME@db/orders"],
+            &["psql", "postgres://app:HI@DE:ME@db/orders"],
+            &["psql", "postgresql://db/orders?user=app&password=HIDEME"],
+            &["git", "clone", "https://HIDEME@host/x"],
+            &["sh", "-c", "PGPASSWORD=HIDEME psql -h db"],
+            &["sh", "-c", "export AWS_SECRET_ACCESS_KEY=\"HIDEME\""],
+            &["env", "API_KEY=HIDEME", "tool"],
+            &["curl", "-u", "app:HIDEME", "https://host"],
+            &["curl", "-H", "Authorization: Basic U0VDUkVU HIDEME"],
+            &["curl", "-H", "X-Api-Key: HIDEME"],
+            &["curl", "-d", "{\"password\": \"a HIDEME\"}"],
+            &["curl", "-H", "bearer HIDEME"],
+            &["redis-cli", "-a", "HIDEME", "get", "x"],
+            &["/usr/bin/redis-cli", "-a", "HIDEME"],
+            &["sqlcmd", "-PHIDEME"],
             &["tool", jwt],
-            &["tool", "ghp_SECRETSECRETSECRET1234567890"],
-            &["tool", "SECRET0123456789SECRET0123456789"],
+            &["tool", "ghp_HIDEMEHIDEMEHIDEME1234567890"],
+            &["tool", "HIDEME0123456789HIDEME0123456789"],
         ] {
             let shown = line(arguments);
-            assert!(!shown.contains("SECRET"), "{shown}");
-            assert!(!shown.contains("RET@"), "{shown}");
+            assert!(!shown.contains("HIDEME"), "{shown}");
+            assert!(!shown.contains("ME@"), "{shown}");
             assert!(shown.contains("***"), "{shown}");
         }
     }

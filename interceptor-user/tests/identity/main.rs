@@ -37,6 +37,7 @@ fn scenario() {
     processes::another_program_is_never_taken_for_it(&world);
     processes::io_uring_is_its_process(&world);
     processes::many_at_once(&world);
+    processes::cost(&world);
     strangers::containers_are_known(&world);
     strangers::strangers_stay_unknown(&world);
     println!("identity: all steps passed");

@@ -104,6 +104,7 @@ pub(crate) fn another_program_is_never_taken_for_it(world: &World) {
     assert_eq!(session["process"]["pid"], role.pid());
     assert_ne!(session["process"]["tid"], role.pid());
     assert_unknown_program(&session["process"]);
+    drop(role);
     step("a process that is gone has no program");
     let mut role = shell(world, "one", &format!("{dial}; echo hello >&3"));
     role.wait();
@@ -241,4 +242,22 @@ pub(crate) fn many_at_once(world: &World) {
         roles.len()
     );
     assert!(known >= roles.len() / 2, "those that stayed must be known");
+}
+
+/// Not a test: a figure for the person who reads.
+pub(crate) fn cost(world: &World) {
+    step("what it costs to look at a client");
+    let _targets = targets(world);
+    let relay = world.relay(0);
+    let count = 500;
+    let role = world.app(&["rate", "500", TARGET_V4]);
+    let mut looked: Vec<u64> = (0..count)
+        .map(|_| relay.session()["looked_ns"].as_u64().unwrap())
+        .collect();
+    looked.sort_unstable();
+    println!(
+        "identity:   {} us in the middle of {count}, {} us for a connection with its first answer",
+        looked[count / 2] / 1000,
+        role.line().parse::<u64>().unwrap() / 1000
+    );
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-const WAIT: Duration = Duration::from_secs(30);
+/// A SYN that meets an old connection's remains is tried again for so long.
+const WAIT: Duration = Duration::from_secs(90);
 
 pub(crate) const BPFFS: &str = "/sys/fs/bpf/icpt-id-pins";
 /// Where the two programs are.
