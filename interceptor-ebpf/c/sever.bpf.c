@@ -107,4 +107,4 @@ int old_udp(struct bpf_iter__udp *ctx)
 	return 0;
 }
 
-char LICENSE[] SEC("license") = "Dual MIT/GPL";
+char LICENSE[] SEC("license") = "GPL";

@@ -97,7 +97,7 @@ pub enum KernelError {
         "the kernel {release} did not take the {object} programs: {detail}; Linux 6.6 or later with BTF is needed"
     )]
     Load {
-        /// Which of the two objects.
+        /// Which object.
         object: &'static str,
         /// The running kernel's release.
         release: String,
