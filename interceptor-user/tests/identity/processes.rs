@@ -126,6 +126,7 @@ pub(crate) fn another_program_is_never_taken_for_it(world: &World) {
     assert_eq!(session["process"]["pid"], role.pid());
     assert_unknown_program(&session["process"]);
     a_path_elsewhere_is_not_taken_for_ours(world, &relay);
+    a_users_own_mount_has_no_hash(world, &relay);
     races(world, &relay);
 }
 
@@ -144,6 +145,25 @@ fn a_path_elsewhere_is_not_taken_for_ours(world: &World, relay: &Relay) {
     assert_eq!(process["executable"], "");
     assert_eq!(process["elsewhere"], one);
     assert_eq!(process["hash"], hash(&two));
+}
+
+/// Who mounts a file system decides what a reader of it gets.
+fn a_users_own_mount_has_no_hash(world: &World, relay: &Relay) {
+    step("a file that a user's own namespace mounted has no hash");
+    let script = format!(
+        "mount -t tmpfs none /mnt; cp {} /mnt/one; exec /mnt/one -c '{}; read line'",
+        program("one"),
+        dial(TARGET_V4)
+    );
+    let words = ["unshare", "-U", "-r", "-m", "sh", "-c", &script];
+    let role = world.start(Place::Gateway, Some(&world.app_cgroup()), &words);
+    let process = relay.session()["process"].take();
+    assert_eq!(process["pid"], role.pid());
+    assert_eq!(process["elsewhere"], "/mnt/one");
+    assert_eq!(
+        (&process["executable"], &process["hash"]),
+        (&json!(""), &json!(""))
+    );
 }
 
 /// Executes at about the moment at which the proxy looks, many times.
