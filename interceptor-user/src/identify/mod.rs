@@ -68,6 +68,11 @@ impl KernelIdentity {
         )
     }
 
+    /// The thread's name.
+    pub fn comm(&self) -> String {
+        text(&self.found.comm)
+    }
+
     /// What the kernel alone says.
     fn process(&self) -> Process {
         let found = &self.found;
@@ -76,7 +81,7 @@ impl KernelIdentity {
             gid: found.gid,
             pid: found.tgid,
             tid: found.tid,
-            comm: text(&found.comm),
+            comm: self.comm(),
             started_unix_ns: started_unix_ns(found.started_boot_ns),
             netns: (found.netns != 0).then_some(found.netns),
             is_own_netns: self.is_own_netns,

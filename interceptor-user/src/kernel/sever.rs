@@ -87,7 +87,7 @@ pub(super) fn sever(bpffs: &Path, cgroup: &Cgroup, plan: &Plan<'_>) -> Severed {
             return Severed::default();
         }
     };
-    let program = Program::load(bpffs, plan.config);
+    let program = object::optional(|| Program::load(bpffs, plan.config));
     if let Err(error) = &program {
         tracing::info!(target: "interceptor::kernel", %error, "this kernel cannot sever by itself: `ss` does it");
     }
