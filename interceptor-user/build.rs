@@ -9,6 +9,8 @@ use std::process::Command;
 const TARGET: &str = "bpfel-unknown-none";
 /// Debian's compiler: the only one that ships a compiled `core` for eBPF.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+/// The objects in C, by the names of their sources.
+const C_OBJECTS: [&str; 4] = ["guard", "identify", "sever", "unix"];
 
 fn main() {
     if let Err(message) = build() {
@@ -44,7 +46,7 @@ fn build_c(source: &Path, out: &Path) -> Result<(), String> {
         "/usr/include/{}-linux-gnu",
         variable("CARGO_CFG_TARGET_ARCH")?
     );
-    for name in ["guard", "unix"] {
+    for object in C_OBJECTS {
         let mut clang = Command::new("clang");
         clang.args([
             "-O2",
@@ -59,9 +61,9 @@ fn build_c(source: &Path, out: &Path) -> Result<(), String> {
         ]);
         clang
             .arg("-c")
-            .arg(source.join(format!("c/{name}.bpf.c")))
+            .arg(source.join(format!("c/{object}.bpf.c")))
             .arg("-o")
-            .arg(out.join(format!("{name}.bpf.o")));
+            .arg(out.join(format!("{object}.bpf.o")));
         run(clang, "clang")?;
     }
     Ok(())

@@ -33,6 +33,13 @@ pub const REUSES_MAX: u32 = 16_384;
 pub const EXTENSION_HEADERS_MAX: u32 = 8;
 /// Flag of [`Config`]: some target sees its clients' addresses, so answers to those are looked for.
 pub const CONFIG_PRESERVES_CLIENTS: u16 = 1;
+/// Connections older than the gateway that are ended at its start.
+pub const SEVERED_MAX: u32 = 65_536;
+
+/// Value of `flows`: a connection of the proxy.
+pub const FLOW_PROXY: u8 = 1;
+/// Value of `flows`: a connection that was older than the gateway and was severed.
+pub const FLOW_SEVERED: u8 = 2;
 
 /// The IP protocol number of TCP.
 pub const PROTOCOL_TCP: u8 = 6;
@@ -101,10 +108,11 @@ map_type! {
 }
 
 map_type! {
-    /// Key of `tuples`: a local connection; the value is its socket's cookie (`u64`).
+    /// Key of `tuples`: a local connection that nobody has accepted yet; the value is an [`Identity`].
+    ///
+    /// The sequence number is the client kernel's own, drawn for this one attempt: with it, neither an
+    /// earlier connection nor another namespace's of the same addresses is mistaken for this one.
     pub struct TupleKey {
-        /// Cookie of the socket's network namespace.
-        pub netns_cookie: u64,
         /// The connection's own address.
         pub client: [u8; 16],
         /// The address that it connects to.
@@ -113,20 +121,24 @@ map_type! {
         pub client_port: u16,
         /// The port that it connects to.
         pub target_port: u16,
-        /// Zero.
-        pub reserved: u32,
-    } size 48
+        /// The sequence number of its SYN.
+        pub initial_sequence: u32,
+    } size 40
 }
 
 map_type! {
-    /// Value of `identities`, by socket cookie: who called `connect`, as the kernel saw it.
+    /// Value of `connecting`, of `tuples` and of `clients`: who called `connect`, as the kernel saw it.
     pub struct Identity {
-        /// Cookie of the network namespace.
-        pub netns_cookie: u64,
         /// Id of the cgroup that the task was in.
         pub cgroup: u64,
         /// When, in nanoseconds since boot, suspends included.
         pub connected_boot_ns: u64,
+        /// When the process started, on the same clock; 0 if unknown.
+        pub started_boot_ns: u64,
+        /// How often the process and its ancestors had executed a program.
+        pub exec_count: u64,
+        /// The kernel's address of the process's memory; 0 if unknown.
+        pub address_space: u64,
         /// User id.
         pub uid: u32,
         /// Group id.
@@ -139,15 +151,54 @@ map_type! {
         pub destination: [u8; 16],
         /// The thread's name, ended by a zero byte.
         pub comm: [u8; 16],
+        /// Inode number of the socket's network namespace; 0 if unknown.
+        pub netns: u32,
         /// The port that the task asked for.
         pub destination_port: u16,
-        /// Zero.
-        pub reserved: [u8; 6],
-    } size 80
+        /// 1 if two connections had the same key: nobody knows which is whose.
+        pub ambiguous: u16,
+    } size 96
 }
 
 map_type! {
-    /// Key of `flows`: a connection of the proxy to a target; the value is a `u8` that says nothing.
+    /// What the iterator `task` writes: a process as it is now, to be compared with an [`Identity`].
+    pub struct TaskNow {
+        /// When the process started, in nanoseconds since boot.
+        pub started_boot_ns: u64,
+        /// How often it and its ancestors executed a program.
+        pub exec_count: u64,
+        /// The kernel's address of its memory; 0 if it has none.
+        pub address_space: u64,
+        /// Magic number of the file system that its executable is on.
+        pub executable_magic: u64,
+        /// Inode number of the user namespace that mounted that file system.
+        pub executable_userns: u32,
+        /// Zero.
+        pub reserved: u32,
+    } size 40
+}
+
+map_type! {
+    /// What the iterators over sockets write: a connected socket that may be older than the gateway.
+    pub struct OldSocket {
+        /// Its cookie.
+        pub cookie: u64,
+        /// Its own address.
+        pub local: [u8; 16],
+        /// Its peer's address.
+        pub remote: [u8; 16],
+        /// Its own port.
+        pub local_port: u16,
+        /// Its peer's port.
+        pub remote_port: u16,
+        /// The IP protocol number.
+        pub protocol: u32,
+    } size 48
+}
+
+map_type! {
+    /// Key of `flows`: a connection to a target whose last segments may leave; the value is a `u8`,
+    /// [`FLOW_PROXY`] or [`FLOW_SEVERED`].
     pub struct FlowKey {
         /// The proxy's address.
         pub source: [u8; 16],

@@ -69,21 +69,42 @@ pub const KINDS: &[&str] = &[
     "TRUNCATE", "UNLISTEN", "UPDATE", "VACUUM",
 ];
 
-/// The local process behind a connection, as the kernel saw it call `connect`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The local process behind a connection, as the kernel saw it call `connect`. What is `None` is not
+/// known for certain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
-    /// User id.
+    /// Real user id.
     pub uid: u32,
-    /// Group id.
+    /// Real group id.
     pub gid: u32,
     /// Process (thread group) id.
     pub pid: u32,
-    /// The thread's name, at most 15 bytes.
+    /// Thread id.
+    pub tid: u32,
+    /// The thread's name, at most 15 bytes; a thread names itself.
     pub comm: String,
-    /// Path of the executable; `None` where it could not be read for certain.
+    /// When the process started.
+    pub started_unix_ns: Option<u64>,
+    /// Path of the executable, if it leads to that file from where the gateway is.
     pub executable: Option<String>,
-    /// Path of the cgroup, relative to the cgroup2 mount; `None` where unknown.
+    /// Path of the executable in a file system that the gateway does not see, or of a removed file.
+    pub executable_elsewhere: Option<String>,
+    /// SHA-256 of the executable's file.
+    pub executable_sha256: Option<[u8; 32]>,
+    /// The command line without its secrets; a process can write what it likes there.
+    pub command_line: Option<String>,
+    /// Path of the cgroup, relative to the cgroup2 mount.
     pub cgroup: Option<String>,
+    /// The container's runtime and id, as in `docker://0123…`.
+    pub container: Option<String>,
+    /// Uid of the Kubernetes pod.
+    pub pod: Option<String>,
+    /// The systemd service or scope.
+    pub unit: Option<String>,
+    /// Inode number of the connection's network namespace.
+    pub netns: Option<u32>,
+    /// It is the gateway's own.
+    pub is_own_netns: bool,
 }
 
 /// Who acts: what is known of the client when a command is judged.

@@ -220,7 +220,7 @@ fn subjects_match_key_by_key_and_doubt_restricts() {
         pid: 42,
         comm: "psql".into(),
         executable: Some("/usr/bin/psql".into()),
-        cgroup: None,
+        ..Process::default()
     };
     let local = || Subject {
         process: Some(process.clone()),

@@ -15,6 +15,7 @@
 #define REUSES_MAX 16384
 #define EXTENSION_HEADERS_MAX 8
 #define CONFIG_PRESERVES_CLIENTS 1
+#define SEVERED_MAX 65536
 
 struct prefix_key {
 	__u32 bits;
@@ -44,29 +45,54 @@ struct config {
 _Static_assert(sizeof(struct config) == 32, "config");
 
 struct tuple_key {
-	__u64 netns_cookie;
 	__u8 client[16];
 	__u8 target[16];
 	__u16 client_port;
 	__u16 target_port;
-	__u32 reserved;
+	__u32 initial_sequence;
 };
-_Static_assert(sizeof(struct tuple_key) == 48, "tuple_key");
+_Static_assert(sizeof(struct tuple_key) == 40, "tuple_key");
 
 struct identity {
-	__u64 netns_cookie;
 	__u64 cgroup;
 	__u64 connected_boot_ns;
+	__u64 started_boot_ns;
+	__u64 exec_count;
+	__u64 address_space;
 	__u32 uid;
 	__u32 gid;
 	__u32 tgid;
 	__u32 tid;
 	__u8 destination[16];
 	__u8 comm[16];
+	__u32 netns;
 	__u16 destination_port;
-	__u8 reserved[6];
+	__u16 ambiguous;
 };
-_Static_assert(sizeof(struct identity) == 80, "identity");
+_Static_assert(sizeof(struct identity) == 96, "identity");
+
+struct task_now {
+	__u64 started_boot_ns;
+	__u64 exec_count;
+	__u64 address_space;
+	__u64 executable_magic;
+	__u32 executable_userns;
+	__u32 reserved;
+};
+_Static_assert(sizeof(struct task_now) == 40, "task_now");
+
+struct old_socket {
+	__u64 cookie;
+	__u8 local[16];
+	__u8 remote[16];
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 protocol;
+};
+_Static_assert(sizeof(struct old_socket) == 48, "old_socket");
+
+#define FLOW_PROXY 1
+#define FLOW_SEVERED 2
 
 struct flow_key {
 	__u8 source[16];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Target-bound packets: ingress hands them to the proxy, egress lets only the proxy's own leave.
  *
- * C, because aya's classifier has no call for sk_assign, socket storage or a SOCKMAP look-up. The
+ * C, because aya's classifier has no call for sk_assign, socket storage or a SOCKMAP look-up. Most
  * maps of all programs are defined here: libbpf checks a pinned map against its definition before it
  * takes it over, and aya does not.
  *
@@ -84,22 +84,6 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, IDENTITIES_MAX);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, __u64);
-	__type(value, struct identity);
-} identities SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, IDENTITIES_MAX);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct tuple_key);
-	__type(value, __u64);
-} tuples SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, FLOWS_MAX);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct flow_key);
@@ -157,6 +141,7 @@ enum delivery {
 	NO_CONNECTION,
 	REUSES_TIME_WAIT,
 	NO_LISTENER,
+	SEVERED,
 	REFUSED,
 };
 
@@ -183,6 +168,13 @@ static __always_inline enum delivery deliver_to_connection(struct __sk_buff *skb
 	return error ? REFUSED : DELIVERED;
 }
 
+static __always_inline bool is_severed(const struct flow_key *flow)
+{
+	__u8 *value = bpf_map_lookup_elem(&flows, flow);
+
+	return value && *value == FLOW_SEVERED;
+}
+
 /* Every segment without a connection goes to the listener, not only SYN: the third segment of a
  * handshake with SYN cookies has no socket yet, and a connection that predates the gateway gets its
  * reset at once. */
@@ -195,6 +187,9 @@ static __always_inline enum delivery deliver(struct __sk_buff *skb, const struct
 
 	if (found != NO_CONNECTION && found != REUSES_TIME_WAIT)
 		return found;
+	/* Of a connection in another namespace of this host that was older than the gateway. */
+	if (packet->rst && packet->closing && is_severed(&packet->flow))
+		return SEVERED;
 	if (packet->rst) {
 		count(INGRESS_RESET);
 		return REFUSED;
@@ -355,6 +350,9 @@ static __always_inline int ingress(struct __sk_buff *skb, __u32 link_header)
 	switch (deliver(skb, &packet)) {
 	case DELIVERED:
 		return to_this_host(skb, settings_now);
+	case SEVERED:
+		/* On to the target, which ends the connection as well. */
+		return TCX_NEXT;
 	case NO_LISTENER:
 		/* Unmarked, it takes the way to the target, where the nft table answers with a reset:
 		 * the client learns at once that the gateway is down. */
@@ -422,7 +420,7 @@ static __always_inline int guard(struct __sk_buff *skb, __u32 link_header, bool 
 {
 	const struct config *settings_now = settings();
 	struct packet packet = {};
-	__u8 one = 1;
+	__u8 proxy = FLOW_PROXY;
 
 	if (!settings_now || !settings_now->proxy_cgroup)
 		return TCX_NEXT;
@@ -442,7 +440,7 @@ static __always_inline int guard(struct __sk_buff *skb, __u32 link_header, bool 
 	}
 	if (is_proxy_socket(skb, settings_now)) {
 		if (packet.syn)
-			bpf_map_update_elem(&flows, &packet.flow, &one, BPF_ANY);
+			bpf_map_update_elem(&flows, &packet.flow, &proxy, BPF_ANY);
 		count(EGRESS_PROXY);
 		return TCX_NEXT;
 	}

@@ -1,129 +1,42 @@
-//! Who is behind a local connection: the task at `connect`, found again by the connection's
-//! addresses when the proxy accepts it.
+//! Who calls `connect`: noted on the socket, completed and carried on by `c/identify.bpf.c`.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_get_current_comm;
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
-};
-use aya_ebpf::macros::sock_ops;
-use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
-use interceptor_common::{Identity, TupleKey};
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns};
+use aya_ebpf::programs::SockAddrContext;
+use interceptor_common::Identity;
 
-use crate::connect::{bytes, mapped};
-use crate::maps::{IDENTITIES, TUPLES};
+use crate::maps::CONNECTING;
 
-/// From linux/bpf.h, `BPF_SOCK_OPS_TCP_CONNECT_CB`: the source port is chosen, no segment has left.
-const TCP_CONNECT: u32 = 3;
-/// From linux/socket.h.
-const AF_INET: u32 = 2;
-
-/// Keeps the identity of the current task under its socket's cookie. A connection whose identity
-/// does not fit is "unknown" to user space, and policy decides on that.
+/// Notes the current task. Without memory for the note the client is "unknown" to user space, and
+/// policy decides on that.
 #[inline(always)]
 pub(crate) fn record(ctx: &SockAddrContext, destination: [u8; 16], destination_port: u16) {
-    // SAFETY: these helpers take this context.
-    let (cookie, netns_cookie, cgroup, connected_boot_ns) = unsafe {
-        (
-            bpf_get_socket_cookie(ctx.as_ptr()),
-            bpf_get_netns_cookie(ctx.as_ptr()),
-            bpf_get_current_cgroup_id(),
-            bpf_ktime_get_boot_ns(),
-        )
-    };
-    let identity = Identity {
-        netns_cookie,
+    // SAFETY: these helpers have no preconditions.
+    let (cgroup, connected_boot_ns) =
+        unsafe { (bpf_get_current_cgroup_id(), bpf_ktime_get_boot_ns()) };
+    let mut identity = Identity {
         cgroup,
         connected_boot_ns,
+        started_boot_ns: 0,
+        exec_count: 0,
+        address_space: 0,
         uid: ctx.uid(),
         gid: ctx.gid(),
         tgid: ctx.tgid(),
         tid: ctx.pid(),
         destination,
         comm: bpf_get_current_comm().unwrap_or_default(),
+        netns: 0,
         destination_port,
-        reserved: [0; 6],
+        ambiguous: 0,
     };
-    let _ = IDENTITIES.insert(&cookie, &identity, 0);
-}
-
-/// Ties a steered connection's addresses to its socket.
-#[sock_ops]
-pub fn tcp_connect(ctx: SockOpsContext) -> u32 {
-    if ctx.op() != TCP_CONNECT {
-        return 1;
-    }
-    // SAFETY: these helpers take this context.
-    let (cookie, netns_cookie) = unsafe {
-        (
-            bpf_get_socket_cookie(ctx.as_ptr()),
-            bpf_get_netns_cookie(ctx.as_ptr()),
-        )
-    };
-    // SAFETY: only presence is asked.
-    if unsafe { IDENTITIES.get(&cookie) }.is_none() {
-        return 1;
-    }
-    let (client, target) = addresses(&ctx);
-    let key = TupleKey {
-        netns_cookie,
-        client,
-        target,
-        client_port: ctx.local_port() as u16,
-        target_port: u16::from_be((ctx.remote_port() >> REMOTE_PORT_SHIFT) as u16),
-        reserved: 0,
-    };
-    let _ = TUPLES.insert(&key, &cookie, 0);
-    1
-}
-
-/// The port is in network order in the first two bytes of a word (linux/bpf.h).
-const REMOTE_PORT_SHIFT: u32 = if cfg!(target_endian = "little") {
-    16
-} else {
-    0
-};
-
-/// The connection's own address and the one that it connects to.
-///
-/// Every field is read first and whole, by `read_volatile`: the compiler would otherwise join the
-/// branches into one load from a computed offset, which the verifier forbids in a context.
-#[inline(always)]
-fn addresses(ctx: &SockOpsContext) -> ([u8; 16], [u8; 16]) {
-    // SAFETY: the verifier admits these loads from this context.
-    let (local_v4, remote_v4, local_v6, remote_v6) = unsafe {
-        let local = (&raw const (*ctx.ops).local_ip6).cast::<u32>();
-        let remote = (&raw const (*ctx.ops).remote_ip6).cast::<u32>();
-        (
-            (&raw const (*ctx.ops).local_ip4).read_volatile(),
-            (&raw const (*ctx.ops).remote_ip4).read_volatile(),
-            words(local),
-            words(remote),
-        )
-    };
-    if ctx.family() == AF_INET {
-        return (mapped(local_v4), mapped(remote_v4));
-    }
-    let target = bytes(remote_v6);
-    // An IPv6 socket on an IPv4-mapped address: its IPv6 source is not set yet.
-    if remote_v6[0] == 0 && remote_v6[1] == 0 && remote_v6[2] == 0xffff_u32.to_be() {
-        return (mapped(local_v4), target);
-    }
-    (bytes(local_v6), target)
-}
-
-/// # Safety
-///
-/// Four words of the context must follow.
-#[inline(always)]
-unsafe fn words(first: *const u32) -> [u32; 4] {
-    // SAFETY: the caller's promise.
+    // SAFETY: the map's pointer is checked, and the socket is locked by the call that runs this.
     unsafe {
-        [
-            first.read_volatile(),
-            first.add(1).read_volatile(),
-            first.add(2).read_volatile(),
-            first.add(3).read_volatile(),
-        ]
+        let noted = CONNECTING.get_or_insert_ptr_mut(ctx, Some(&mut identity));
+        // An earlier call that failed may have left a note.
+        if !noted.is_null() {
+            *noted = identity;
+        }
     }
 }

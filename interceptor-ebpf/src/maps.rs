@@ -1,4 +1,4 @@
-//! The maps that these programs share with `c/guard.bpf.c`, which creates and pins them, and the
+//! The maps that these programs share with those in `c/`, which create and pin them, and the
 //! questions that all programs ask of them.
 //!
 //! Sizes here are for the record: the loader replaces each map by the pinned one of the same name.
@@ -7,10 +7,9 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, SockMap};
+use aya_ebpf::maps::{Array, PerCpuArray, SockMap};
 use interceptor_common::{
-    Config, IDENTITIES_MAX, Identity, PORT_PREFIX_BITS, PORTS_MAX, PROTOCOL_TCP, TARGETS_MAX,
-    TupleKey, VERDICTS, Verdict,
+    Config, Identity, PORT_PREFIX_BITS, PORTS_MAX, PROTOCOL_TCP, TARGETS_MAX, VERDICTS, Verdict,
 };
 
 #[map(name = "targets")]
@@ -37,13 +36,9 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(VERDICTS, 0);
 #[map(name = "listener")]
 static LISTENER: SockMap = SockMap::with_max_entries(1, 0);
 
-#[map(name = "identities")]
-pub(crate) static IDENTITIES: LruHashMap<u64, Identity> =
-    LruHashMap::with_max_entries(IDENTITIES_MAX, 0);
-
-#[map(name = "tuples")]
-pub(crate) static TUPLES: LruHashMap<TupleKey, u64> =
-    LruHashMap::with_max_entries(IDENTITIES_MAX, 0);
+/// Defined by `c/identify.bpf.c`.
+#[btf_map(name = "connecting")]
+pub(crate) static CONNECTING: SkStorage<Identity> = SkStorage::new();
 
 #[btf_map(name = "exempt")]
 pub(crate) static EXEMPT: SkStorage<u32> = SkStorage::new();

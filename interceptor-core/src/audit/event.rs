@@ -109,6 +109,60 @@ pub struct Process {
     /// Path of the cgroup; empty if unknown.
     #[prost(string, tag = "6")]
     pub cgroup: String,
+    /// Thread id.
+    #[prost(uint32, tag = "7")]
+    pub tid: u32,
+    /// When the process started, in nanoseconds since the Unix epoch; 0 if unknown.
+    #[prost(uint64, tag = "8")]
+    pub started_unix_ns: u64,
+    /// Path of an executable that the gateway does not see under that name; empty otherwise.
+    #[prost(string, tag = "9")]
+    pub executable_elsewhere: String,
+    /// SHA-256 of the executable's file; empty if unknown.
+    #[prost(bytes = "vec", tag = "10")]
+    pub executable_sha256: Vec<u8>,
+    /// The command line without its secrets; empty if unknown.
+    #[prost(string, tag = "11")]
+    pub command_line: String,
+    /// The container's runtime and id; empty if there is none or it is unknown.
+    #[prost(string, tag = "12")]
+    pub container: String,
+    /// Uid of the Kubernetes pod; empty as above.
+    #[prost(string, tag = "13")]
+    pub pod: String,
+    /// The systemd service or scope; empty as above.
+    #[prost(string, tag = "14")]
+    pub unit: String,
+    /// Inode number of the network namespace; 0 if unknown.
+    #[prost(uint32, tag = "15")]
+    pub netns: u32,
+    /// The network namespace is the gateway's own.
+    #[prost(bool, tag = "16")]
+    pub is_own_netns: bool,
+}
+
+impl From<&crate::command::Process> for Process {
+    fn from(process: &crate::command::Process) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Self {
+            uid: process.uid,
+            gid: process.gid,
+            pid: process.pid,
+            comm: process.comm.clone(),
+            executable: text(&process.executable),
+            cgroup: text(&process.cgroup),
+            tid: process.tid,
+            started_unix_ns: process.started_unix_ns.unwrap_or_default(),
+            executable_elsewhere: text(&process.executable_elsewhere),
+            executable_sha256: process.executable_sha256.map(Vec::from).unwrap_or_default(),
+            command_line: text(&process.command_line),
+            container: text(&process.container),
+            pod: text(&process.pod),
+            unit: text(&process.unit),
+            netns: process.netns.unwrap_or_default(),
+            is_own_netns: process.is_own_netns,
+        }
+    }
 }
 
 /// The client said who it is.

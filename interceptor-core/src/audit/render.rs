@@ -6,7 +6,9 @@
 use alloc::string::String;
 use core::fmt::{self, Write as _};
 
-use super::event::{Approval, Close, Command, Connection, Event, Hold, Identity, Kind, Outcome};
+use super::event::{
+    Approval, Close, Command, Connection, Event, Hold, Identity, Kind, Outcome, Process,
+};
 
 /// Text with everything escaped that would move a cursor, hide a letter or turn a line around.
 pub struct Escaped<'a>(pub &'a str);
@@ -100,18 +102,33 @@ fn write_connection(out: &mut String, connection: &Connection) -> fmt::Result {
     let Some(process) = &connection.process else {
         return Ok(());
     };
-    let program = if process.executable.is_empty() {
-        &process.comm
+    write_process(out, process)
+}
+
+fn write_process(out: &mut String, process: &Process) -> fmt::Result {
+    let known = [
+        (&process.executable, ""),
+        (&process.executable_elsewhere, " (of another root)"),
+        (&process.comm, " (program unknown)"),
+    ];
+    let (program, note) = known
+        .into_iter()
+        .find(|(program, _)| !program.is_empty())
+        .unwrap_or((&process.comm, ""));
+    let (pid, uid) = (process.pid, process.uid);
+    write!(out, " by {}{note} pid {pid} uid {uid}", Escaped(program))?;
+    let place = if process.container.is_empty() {
+        &process.unit
     } else {
-        &process.executable
+        &process.container
     };
-    write!(
-        out,
-        " by {} pid {} uid {}",
-        Escaped(program),
-        process.pid,
-        process.uid
-    )
+    if !place.is_empty() {
+        write!(out, " in {}", Escaped(place))?;
+    }
+    if !process.command_line.is_empty() {
+        write!(out, ": {}", Escaped(&process.command_line))?;
+    }
+    Ok(())
 }
 
 fn write_identity(out: &mut String, identity: &Identity) -> fmt::Result {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::approval::Request;
-use crate::audit::json::time;
+use crate::audit::json::{self, time};
 
 /// The longest request, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -109,16 +109,8 @@ pub(super) fn whole(request: &Request) -> Value {
 
 /// A request in a list.
 pub(super) fn summary(request: &Request) -> Value {
-    let process = request.subject.process.as_ref().map(|process| {
-        json!({
-            "uid": process.uid,
-            "gid": process.gid,
-            "pid": process.pid,
-            "comm": process.comm,
-            "executable": process.executable,
-            "cgroup": process.cgroup,
-        })
-    });
+    let process = request.subject.process.as_ref();
+    let process = process.map(|process| json::process(&process.into()));
     json!({
         "number": request.number,
         "session": request.session.to_string(),

@@ -125,7 +125,8 @@ fn kind(kind: &Kind) -> Value {
     }
 }
 
-fn process(process: &Process) -> Value {
+/// A process, in events and in requests alike.
+pub(crate) fn process(process: &Process) -> Value {
     json!({
         "uid": process.uid,
         "gid": process.gid,
@@ -133,5 +134,15 @@ fn process(process: &Process) -> Value {
         "comm": process.comm,
         "executable": process.executable,
         "cgroup": process.cgroup,
+        "tid": process.tid,
+        "started": (process.started_unix_ns != 0).then(|| time(process.started_unix_ns)),
+        "executable_elsewhere": process.executable_elsewhere,
+        "executable_sha256": hex::encode(&process.executable_sha256),
+        "command_line": process.command_line,
+        "container": process.container,
+        "pod": process.pod,
+        "unit": process.unit,
+        "netns": process.netns,
+        "is_own_netns": process.is_own_netns,
     })
 }

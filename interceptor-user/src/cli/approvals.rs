@@ -50,20 +50,30 @@ pub(super) fn show(number: u64, common: &CommonArgs, out: &mut impl Write) -> Re
     Ok(print_request(&request, out)?)
 }
 
+fn shown(process: &Value) -> String {
+    let known = ["executable", "executable_elsewhere", "comm"].map(|name| text(process, name));
+    let program = known.iter().find(|name| !name.is_empty());
+    let place = ["container", "unit"].map(|name| text(process, name));
+    let place = place.iter().find(|name| !name.is_empty());
+    format!(
+        "{} (pid {}, uid {}{})",
+        program.map_or("", String::as_str),
+        text(process, "pid"),
+        text(process, "uid"),
+        place.map(|place| format!(", {place}")).unwrap_or_default(),
+    )
+}
+
 fn print_request(request: &Value, out: &mut impl Write) -> io::Result<()> {
     let left = seconds_left(&text(request, "expires"));
     let process = match request.get("process") {
-        Some(process @ Value::Object(_)) => {
-            let (path, comm) = (text(process, "executable"), text(process, "comm"));
-            let program = if path.is_empty() { comm } else { path };
-            format!(
-                "{program} (pid {}, uid {})",
-                text(process, "pid"),
-                text(process, "uid")
-            )
-        }
+        Some(process @ Value::Object(_)) => shown(process),
         _ => "unknown".to_owned(),
     };
+    let arguments = request
+        .get("process")
+        .map(|process| text(process, "command_line"))
+        .unwrap_or_default();
     let fields = [
         ("request", text(request, "number")),
         ("opened", text(request, "opened")),
@@ -76,6 +86,7 @@ fn print_request(request: &Value, out: &mut impl Write) -> io::Result<()> {
         ("target", text(request, "target")),
         ("client", text(request, "client")),
         ("process", process),
+        ("arguments", arguments),
         ("session", text(request, "session")),
         ("rule", text(request, "rule")),
         ("reason", text(request, "reason")),

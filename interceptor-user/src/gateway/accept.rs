@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use crate::kernel::Plane;
 
 /// Sessions at the same time; a client beyond it is refused at once.
 pub(super) const SESSIONS_MAX: usize = 20_000;
+
+/// Characters of a container's id in a list.
+const CONTAINER_ID_SHOWN: usize = 12;
 
 /// Waits this long after the system had no descriptor left.
 const EXHAUSTED_WAIT: Duration = Duration::from_millis(100);
@@ -89,7 +93,7 @@ async fn begin(
     let target = Arc::new(target.clone());
     // As long as the session lives, its address is a target: without that its packets would go past.
     let hold = shared.in_use.hold(destination, &target.name);
-    let process = identify(plane, peer, destination);
+    let process = identify(plane, &shared, &client).await;
     let preserves = |plane: &Plane| plane.preserves_client_address(destination);
     let as_client = plane
         .read()
@@ -103,15 +107,7 @@ async fn begin(
         target: target.name.clone(),
         user: String::new(),
         database: String::new(),
-        process: process
-            .as_ref()
-            .map(|process| {
-                format!(
-                    "{} (pid {}, uid {})",
-                    process.comm, process.pid, process.uid
-                )
-            })
-            .unwrap_or_default(),
+        process: process.as_ref().map(shown).unwrap_or_default(),
         since_unix_ns: json::now_unix_ns(),
         state: "starting".to_owned(),
         commands: 0,
@@ -142,15 +138,37 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// The local process behind a connection. Unknown is an answer too; policy may ask for more.
-fn identify(plane: &RwLock<Plane>, client: SocketAddr, target: SocketAddr) -> Option<Process> {
-    let plane = plane.read().ok()?;
-    match plane.identity(client, target) {
-        Ok(identity) => identity.map(|identity| identity.process()),
+async fn identify(plane: &RwLock<Plane>, shared: &Shared, client: &TcpStream) -> Option<Process> {
+    // The lock goes before the wait.
+    let identity = plane.read().ok()?.identity(client.as_fd());
+    match identity {
+        Ok(identity) => Some(shared.identifier.process(identity?).await),
         Err(error) => {
             tracing::warn!(%error, "the kernel's identities cannot be read");
             None
         }
     }
+}
+
+/// A process in a list of sessions.
+fn shown(process: &Process) -> String {
+    let program = process.executable.as_ref().unwrap_or(&process.comm);
+    let program = program.rsplit('/').next().unwrap_or(program);
+    let place = process.container.as_ref().or(process.unit.as_ref());
+    let place = place.map(|place| format!(", {}", shortened(place)));
+    let (pid, uid) = (process.pid, process.uid);
+    format!(
+        "{program} (pid {pid}, uid {uid}{})",
+        place.unwrap_or_default()
+    )
+}
+
+/// A container by as much of its id as its runtime's own lists show.
+fn shortened(place: &str) -> &str {
+    let end = place
+        .find("://")
+        .map_or(place.len(), |at| at + 3 + CONTAINER_ID_SHOWN);
+    place.get(..end).unwrap_or(place)
 }
 
 /// What is recorded of a connection before its session begins.
@@ -163,19 +181,11 @@ fn connection(
     let protocol = match target.protocol {
         Protocol::Postgres => "postgres",
     };
-    let process = process.map(|process| event::Process {
-        uid: process.uid,
-        gid: process.gid,
-        pid: process.pid,
-        comm: process.comm.clone(),
-        executable: process.executable.clone().unwrap_or_default(),
-        cgroup: process.cgroup.clone().unwrap_or_default(),
-    });
     event::Connection {
         client: client.to_string(),
         target_address: destination.to_string(),
         target: target.name.clone(),
         protocol: protocol.to_owned(),
-        process,
+        process: process.map(event::Process::from),
     }
 }

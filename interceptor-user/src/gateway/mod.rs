@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::approval::Approvals;
 use crate::audit::{Recorder, json};
+use crate::identify::Identifier;
 
 /// What every session shares.
 struct Shared {
@@ -39,6 +40,7 @@ struct Shared {
     approvals: Approvals,
     sessions: sessions::Sessions,
     catalogs: catalog::Catalogs,
+    identifier: Identifier,
     /// Time zero of the monotonic times that sessions are given.
     epoch: Instant,
 }

@@ -24,6 +24,7 @@ use crate::admin::{self, AdminContext};
 use crate::approval::Approvals;
 use crate::audit::{Recorder, Store};
 use crate::cli::arguments::RunArgs;
+use crate::identify::Identifier;
 use crate::kernel::{Attached, KernelLog, Plane, PlaneConfig};
 use crate::{kernel, telemetry};
 
@@ -56,9 +57,14 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
         plane,
         listener,
         log,
+        severed,
     } = Plane::attach(&config)?;
     // The threads come after the process entered the proxy's cgroup, and are born in it.
     let (recorder, writer) = Recorder::start(store)?;
+    if !severed.connections.is_empty() {
+        tracing::warn!("{severed}");
+        recorder.note(note(Kind::KernelChanged, severed.to_string()))?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -117,6 +123,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let kernel_log = tokio::spawn(log.forward());
     let mut signals = Signals::new()?;
+    let identifier = Identifier::new(plane.task_probe());
     let plane = Arc::new(RwLock::new(plane));
     record_start(&recorder, &prepared.policy).await?;
     let mut targets = Targets::new(sources, prepared, Arc::clone(&plane), recorder.clone())?;
@@ -128,6 +135,7 @@ async fn serve(
         approvals: Approvals::default(),
         sessions: sessions::Sessions::default(),
         catalogs: catalog::Catalogs::default(),
+        identifier,
         epoch: Instant::now(),
     });
     let watching = tokio::spawn(watch_kernel(Arc::clone(&plane), recorder.clone()));

@@ -103,7 +103,8 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
     // target: what sends it has no cgroup, and it opens nothing. The resets and empty
     // acknowledgements are those that the kernel sends for a closed connection of the proxy, without
     // its socket: 5 and 8 words of TCP header, and nothing else. The eBPF guard knows which
-    // connections were the proxy's.
+    // connections were the proxy's. In `forward`, resets are those of connections that were severed
+    // in another namespace; the guard lets no others in or out.
     format!(
         r#"{}table {TABLE} {{
 	set targets4 {{
@@ -138,6 +139,7 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
+		tcp flags & (syn | fin | rst) == rst accept
 		meta l4proto {{ tcp, udp }} ip daddr . th dport @targets4 goto refuse
 		meta l4proto {{ tcp, udp }} ip6 daddr . th dport @targets6 goto refuse
 	}}

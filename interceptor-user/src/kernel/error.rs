@@ -97,7 +97,7 @@ pub enum KernelError {
         "the kernel {release} did not take the {object} programs: {detail}; Linux 6.6 or later with BTF is needed"
     )]
     Load {
-        /// Which of the two objects.
+        /// Which object.
         object: &'static str,
         /// The running kernel's release.
         release: String,
@@ -159,6 +159,14 @@ pub enum KernelError {
         "cannot make the listening socket: {source}; check the capabilities and the limit of open files"
     )]
     Listener {
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Older connections could not be ended.
+    #[error("cannot {action}: {source}; check the capability CAP_SYS_ADMIN")]
+    Sever {
+        /// What was to be done.
+        action: &'static str,
         /// The kernel's answer.
         source: io::Error,
     },

@@ -31,7 +31,7 @@ use super::object::Programs;
 /// be known before `connect` asks.
 const CGROUP_PROGRAMS: [(&str, bpf_attach_type); 9] = [
     ("sock_create", BPF_CGROUP_INET_SOCK_CREATE),
-    ("tcp_connect", BPF_CGROUP_SOCK_OPS),
+    ("handshake", BPF_CGROUP_SOCK_OPS),
     ("connect4", BPF_CGROUP_INET4_CONNECT),
     ("connect6", BPF_CGROUP_INET6_CONNECT),
     ("sendmsg4", BPF_CGROUP_UDP4_SENDMSG),

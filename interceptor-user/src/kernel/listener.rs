@@ -3,7 +3,6 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -44,29 +43,3 @@ pub(super) fn open(port: u16) -> Result<TcpListener, KernelError> {
         })?;
     Ok(socket.into())
 }
-
-/// The cookie of the network namespace that a socket is in.
-pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, KernelError> {
-    let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the value has the length that is given.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 {
-        Ok(cookie)
-    } else {
-        Err(KernelError::Listener {
-            source: std::io::Error::last_os_error(),
-        })
-    }
-}
-
-/// From asm-generic/socket.h; Linux 5.14.
-const SO_NETNS_COOKIE: i32 = 71;

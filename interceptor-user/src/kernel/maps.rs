@@ -1,4 +1,4 @@
-//! The pinned maps, with their types. The definitions are in `interceptor-ebpf/c/guard.bpf.c`.
+//! The pinned maps, with their types. The definitions are in `interceptor-ebpf/c/`.
 
 use std::marker::PhantomData;
 use std::net::TcpListener;
@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
-use interceptor_common::{Config, Identity, PortKey, PrefixKey, TupleKey, UnixName, Verdict};
+use interceptor_common::{Config, FlowKey, Identity, PortKey, PrefixKey, UnixName, Verdict};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use super::KernelError;
@@ -103,8 +103,9 @@ pub(super) struct Maps {
     config: PinnedMap<u32, Config>,
     listener: PinnedMap<u32, u64>,
     exempt: PinnedMap<i32, u32>,
-    pub(super) identities: PinnedMap<u64, Identity>,
-    pub(super) tuples: PinnedMap<TupleKey, u64>,
+    /// By descriptor of an accepted socket.
+    pub(super) clients: PinnedMap<i32, Identity>,
+    pub(super) flows: PinnedMap<FlowKey, u8>,
     verdicts: PinnedMap<u32, u64>,
     /// `None` where the kernel cannot refuse unix sockets.
     unix_names: Option<PinnedMap<UnixName, u8>>,
@@ -118,8 +119,8 @@ impl Maps {
             config: PinnedMap::open(bpffs, "config")?,
             listener: PinnedMap::open(bpffs, "listener")?,
             exempt: PinnedMap::open(bpffs, "exempt")?,
-            identities: PinnedMap::open(bpffs, "identities")?,
-            tuples: PinnedMap::open(bpffs, "tuples")?,
+            clients: PinnedMap::open(bpffs, "clients")?,
+            flows: PinnedMap::open(bpffs, "flows")?,
             verdicts: PinnedMap::open(bpffs, "verdicts")?,
             unix_names: directory(bpffs)
                 .join("unix_names")

@@ -21,24 +21,28 @@ mod frames;
 mod link;
 mod listener;
 mod maps;
+mod netns;
 mod object;
 mod ports;
 mod replace;
 mod routing;
+mod sever;
+mod socket_tool;
 mod status;
 mod target;
+mod task;
 mod tool;
 mod unix;
 mod watch;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use aya_log::EbpfLogger;
-use interceptor_common::{Config, TupleKey, UnixName, Verdict, address_bytes, address_from_bytes};
+use interceptor_common::{Config, UnixName, Verdict};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -50,9 +54,12 @@ pub use dial::client_socket;
 use edge::{Edge, Wanted};
 pub use error::KernelError;
 use maps::Maps;
+use object::Loaded;
+pub use sever::Severed;
 pub use status::{LinkStatus, Status, VerdictStatus, status};
 pub use target::TargetRoute;
 use target::Targets;
+pub use task::TaskProbe;
 pub use watch::watch;
 
 /// Where the pins are unless told otherwise.
@@ -130,6 +137,8 @@ pub struct Attached {
     pub listener: TcpListener,
     /// What the kernel programs report.
     pub log: KernelLog,
+    /// What was connected to a target before.
+    pub severed: Severed,
 }
 
 /// The attached plane. Dropping it detaches nothing.
@@ -142,7 +151,9 @@ pub struct Plane {
     /// Locked while devices are covered, so that sessions can look up targets meanwhile.
     edge: Mutex<Edge>,
     targets: RwLock<Arc<Targets>>,
-    netns_cookie: u64,
+    /// Inode number of this network namespace.
+    netns: u32,
+    task_probe: TaskProbe,
 }
 
 impl Plane {
@@ -174,10 +185,13 @@ impl Plane {
         }
         bpffs::prepare(&config.bpffs)?;
         cgroup.enter()?;
-        let (programs, log) = object::load(&config.bpffs)?;
+        let Loaded {
+            programs,
+            task,
+            log,
+        } = object::load(&config.bpffs)?;
         let maps = Maps::open(&config.bpffs)?;
         let listener = listener::open(config.listen_port)?;
-        let netns_cookie = listener::netns_cookie(listener.as_fd())?;
         let mut shared = shared_config(config, Cgroup::id(&cgroup.proxy)?);
         shared.flags = targets.flags();
         maps.set_config(&shared)?;
@@ -191,6 +205,12 @@ impl Plane {
             cgroup: &cgroup,
             targets: &targets,
         })?;
+        let plan = sever::Plan {
+            config: &shared,
+            targets: &targets,
+            maps: &maps,
+        };
+        let severed = sever::sever(&config.bpffs, &cgroup, &plan);
         // Last: until here every target is refused, from here on it is carried.
         maps.set_listener(&listener)?;
         let plane = Plane {
@@ -199,12 +219,14 @@ impl Plane {
             cgroup,
             edge: Mutex::new(edge),
             targets: RwLock::new(Arc::new(targets)),
-            netns_cookie,
+            netns: netns::own()?,
+            task_probe: TaskProbe::new(task),
         };
         Ok(Attached {
             plane,
             listener,
             log: KernelLog { programs: log },
+            severed,
         })
     }
 
@@ -286,44 +308,16 @@ impl Plane {
         self.targets().preserves_client_address(destination)
     }
 
-    /// The local task that made a connection, from the accepted connection's two addresses. `None`
-    /// for a client elsewhere, and for a task whose entry went because too many came after it.
-    pub fn identity(
-        &self,
-        client: SocketAddr,
-        target: SocketAddr,
-    ) -> Result<Option<KernelIdentity>, KernelError> {
-        let key = TupleKey {
-            netns_cookie: self.netns_cookie,
-            client: address_bytes(client.ip()),
-            target: address_bytes(target.ip()),
-            client_port: client.port(),
-            target_port: target.port(),
-            reserved: 0,
-        };
-        let Some(cookie) = self.maps.tuples.lookup(&key)? else {
-            return Ok(None);
-        };
-        let Some(found) = self.maps.identities.lookup(&cookie)? else {
-            return Ok(None);
-        };
-        // A cookie is never used again, but the socket may have been connected anew elsewhere.
-        let is_same = found.netns_cookie == self.netns_cookie
-            && found.destination == key.target
-            && found.destination_port == key.target_port;
-        Ok(is_same.then(|| KernelIdentity {
-            uid: found.uid,
-            gid: found.gid,
-            pid: found.tgid,
-            tid: found.tid,
-            comm: text(&found.comm),
-            cgroup_id: found.cgroup,
-            connected_boot_ns: found.connected_boot_ns,
-            destination: SocketAddr::new(
-                address_from_bytes(found.destination),
-                found.destination_port,
-            ),
-        }))
+    /// The local task behind an accepted connection. `None` for a client elsewhere, and where it is not
+    /// known for certain.
+    pub fn identity(&self, client: BorrowedFd<'_>) -> Result<Option<KernelIdentity>, KernelError> {
+        let found = self.maps.clients.lookup(&client.as_raw_fd())?;
+        Ok(found.map(|found| KernelIdentity::new(found, self.netns)))
+    }
+
+    /// For looking at processes.
+    pub fn task_probe(&self) -> TaskProbe {
+        self.task_probe.clone()
     }
 
     /// How often each verdict was given, since the first attachment.
@@ -447,10 +441,4 @@ fn warn_without_forwarding() {
              answer when the gateway is down; set it with `sysctl -w net.ipv4.ip_forward=1`"
         );
     }
-}
-
-/// The text before the first zero byte; a task can name itself anything.
-fn text(bytes: &[u8]) -> String {
-    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(name).into_owned()
 }

@@ -16,19 +16,19 @@ use libbpf_rs::{MapCore as _, MapHandle, ObjectBuilder, OpenObject, PrintLevel, 
 use super::{KernelError, maps};
 
 static GUARD_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
+static IDENTIFY_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/identify.bpf.o"));
 static UNIX_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/unix.bpf.o"));
 static CGROUP_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cgroup.o"));
 
 /// The maps that aya's programs share. Their names are the pins'.
-const SHARED: [&str; 8] = [
+const SHARED: [&str; 7] = [
     "targets",
     "ports",
     "config",
     "verdicts",
     "listener",
     "exempt",
-    "identities",
-    "tuples",
+    "connecting",
 ];
 
 /// The loaded programs.
@@ -38,12 +38,25 @@ pub(super) struct Programs {
     pub(super) descriptors: BTreeMap<String, OwnedFd>,
 }
 
-/// Loads the objects, with their maps pinned under `bpffs`. Beside the programs it gives aya's object,
-/// for the log ring of the cgroup programs.
-pub(super) fn load(bpffs: &Path) -> Result<(Programs, Ebpf), KernelError> {
+/// What [`load`] gives.
+pub(super) struct Loaded {
+    pub(super) programs: Programs,
+    /// The iterator over tasks, which is read and never attached.
+    pub(super) task: OwnedFd,
+    /// aya's object, for the log ring of the cgroup programs.
+    pub(super) log: Ebpf,
+}
+
+/// Loads the objects, with their maps pinned under `bpffs`.
+pub(super) fn load(bpffs: &Path) -> Result<Loaded, KernelError> {
     let directory = maps::directory(bpffs);
     std::fs::create_dir_all(&directory).map_err(KernelError::file("create", &directory))?;
     let mut descriptors = load_c("guard", GUARD_OBJECT, &directory)?;
+    let mut identify = load_c("identify", IDENTIFY_OBJECT, &directory)?;
+    let task = identify
+        .remove("task")
+        .ok_or_else(|| load_error("identify", "the object lacks the program `task`"))?;
+    descriptors.extend(identify);
     descriptors.extend(load_optional("unix", UNIX_OBJECT, &directory));
     let mut cgroup = load_cgroup(&directory)?;
     for (name, program) in cgroup.programs_mut() {
@@ -51,18 +64,39 @@ pub(super) fn load(bpffs: &Path) -> Result<(Programs, Ebpf), KernelError> {
         let descriptor = load_program(program).map_err(|error| load_error("cgroup", error))?;
         descriptors.insert(name, descriptor);
     }
-    Ok((Programs { descriptors }, cgroup))
+    Ok(Loaded {
+        programs: Programs { descriptors },
+        task,
+        log: cgroup,
+    })
 }
 
-/// Programs that a kernel may lack; whoever needs them says that they are missing.
-fn load_optional(name: &'static str, bytes: &[u8], directory: &Path) -> BTreeMap<String, OwnedFd> {
+/// What a kernel may lack; whoever needs it says that it is missing.
+pub(super) fn optional<T>(load: impl FnOnce() -> T) -> T {
     IS_OPTIONAL.store(true, Ordering::Relaxed);
-    let loaded = load_c(name, bytes, directory);
+    let loaded = load();
     IS_OPTIONAL.store(false, Ordering::Relaxed);
-    loaded.unwrap_or_else(|error| {
+    loaded
+}
+
+fn load_optional(name: &'static str, bytes: &[u8], directory: &Path) -> BTreeMap<String, OwnedFd> {
+    optional(|| load_c(name, bytes, directory)).unwrap_or_else(|error| {
         tracing::debug!(target: "interceptor::kernel", %error, "the {name} programs are left out");
         BTreeMap::new()
     })
+}
+
+/// Opens an object in C whose pinned maps are in `directory`.
+pub(super) fn open_c(bytes: &[u8], directory: &Path) -> Result<OpenObject, libbpf_rs::Error> {
+    static PRINT: Once = Once::new();
+    // The verifier's words go to the log; libbpf would write them to standard error.
+    PRINT.call_once(|| {
+        set_print(Some((PrintLevel::Warn, log_libbpf)));
+    });
+    ObjectBuilder::default()
+        .name("interceptor")
+        .and_then(|builder| builder.pin_root_path(directory))
+        .and_then(|builder| builder.open_memory(bytes))
 }
 
 fn load_c(
@@ -70,17 +104,8 @@ fn load_c(
     bytes: &[u8],
     directory: &Path,
 ) -> Result<BTreeMap<String, OwnedFd>, KernelError> {
-    static PRINT: Once = Once::new();
-    // The verifier's words go to the log; libbpf would write them to standard error.
-    PRINT.call_once(|| {
-        set_print(Some((PrintLevel::Warn, log_libbpf)));
-    });
     let failed = |error: libbpf_rs::Error| load_error(name, error);
-    let mut open = ObjectBuilder::default()
-        .name("interceptor")
-        .and_then(|builder| builder.pin_root_path(directory))
-        .and_then(|builder| builder.open_memory(bytes))
-        .map_err(failed)?;
+    let mut open = open_c(bytes, directory).map_err(failed)?;
     check_pins(&mut open, directory)?;
     let object = open.load().map_err(failed)?;
     object

@@ -1,5 +1,5 @@
-//! Runs `ip` and `nft`: the kernel's own interface for rules, routes and filters is netlink, and
-//! these two programs are its well-kept front.
+//! Runs `ip`, `nft` and `ss`: the kernel's own interface for all that they do is netlink, and
+//! these programs are its well-kept front.
 
 use std::io::{ErrorKind, Write as _};
 use std::process::{Command, Output, Stdio};
@@ -11,6 +11,7 @@ use super::KernelError;
 pub(super) enum Tool {
     Ip,
     Nft,
+    Ss,
 }
 
 impl Tool {
@@ -18,12 +19,13 @@ impl Tool {
         match self {
             Tool::Ip => "ip",
             Tool::Nft => "nft",
+            Tool::Ss => "ss",
         }
     }
 
     const fn package(self) -> &'static str {
         match self {
-            Tool::Ip => "iproute2",
+            Tool::Ip | Tool::Ss => "iproute2",
             Tool::Nft => "nftables",
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -115,11 +116,11 @@ fn set_unix_sockets(plane: &RwLock<Plane>) {
 fn carry(plane: &RwLock<Plane>, downstream: &TcpStream) {
     let client = canonical(downstream.peer_addr().unwrap());
     let destination = canonical(downstream.local_addr().unwrap());
-    let who = plane.read().unwrap().identity(client, destination).unwrap();
+    let who = plane.read().unwrap().identity(downstream.as_fd()).unwrap();
     let Ok(upstream) = TcpStream::connect_timeout(&destination, TIMEOUT) else {
         return println!("upstream failed");
     };
-    let who = who.map_or("unknown".to_owned(), |who| who.comm);
+    let who = who.map_or("unknown".to_owned(), |who| who.comm());
     println!("session {} {destination} {who}", client.ip());
     std::thread::scope(|scope| {
         scope.spawn(|| copy(downstream, &upstream));

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use interceptor_user::identify::Identifier;
 use interceptor_user::kernel::{
     Attached, KernelLog, Plane, PlaneConfig, TargetRoute, client_socket, detach, status,
 };
@@ -89,6 +90,7 @@ fn relay(cgroup: &str, bpffs: &str, targets: &[&str]) {
         plane,
         listener,
         log,
+        severed: _,
     } = match Plane::attach(&config) {
         Ok(attached) => attached,
         Err(error) => return println!("error: {error}"),
@@ -194,10 +196,10 @@ fn dial(plane: &Plane, downstream: &TcpStream) -> Option<TcpStream> {
     let client = canonical(downstream.peer_addr().unwrap());
     let destination = canonical(downstream.local_addr().unwrap());
     let target = plane.target(destination);
-    let who = match plane.identity(client, destination).unwrap() {
+    let who = match plane.identity(downstream.as_fd()).unwrap() {
         None => "unknown".to_owned(),
         Some(identity) => {
-            let process = identity.process();
+            let process = Identifier::new(plane.task_probe()).process_blocking(&identity);
             format!(
                 "uid={} gid={} pid={} comm={} exe={} cgroup={}",
                 process.uid,

@@ -290,6 +290,16 @@ fn a_local_process_is_known() -> Result<()> {
         assert_eq!(process["cgroup"], "/icpt-life-local/apps");
         let executable = process["executable"].as_str().unwrap_or_default();
         assert!(executable.ends_with("/psql"), "{executable}");
+        let line = process["command_line"].as_str().unwrap_or_default();
+        assert!(line.contains("who am I?"), "{line}");
+        let hash = Command::new("sha256sum").arg(executable).output()?.stdout;
+        let hash = String::from_utf8(hash)?;
+        assert_eq!(
+            process["executable_sha256"],
+            hash.split(' ').next().unwrap_or("none")
+        );
+        assert_eq!(process["is_own_netns"], true);
+        assert!(process["started"].is_string(), "{event}");
         // A routed client has no process here.
         world.psql(From::Client).run("SELECT 1")?.success()?;
         let client = |event: &serde_json::Value| {

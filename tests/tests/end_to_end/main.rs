@@ -12,5 +12,6 @@ mod lifecycle;
 mod load;
 mod masks;
 mod names;
+mod older;
 mod protocol;
 mod support;
