@@ -94,11 +94,7 @@ async fn begin(
     // As long as the session lives, its address is a target: without that its packets would go past.
     let hold = shared.in_use.hold(destination, &target.name);
     let process = identify(plane, &shared, &client).await;
-    let preserves = |plane: &Plane| plane.preserves_client_address(destination);
-    let as_client = plane
-        .read()
-        .is_ok_and(|plane| preserves(&plane))
-        .then_some(peer);
+    let as_client = target.preserve_client_address.then_some(peer);
     let id = Uuid::now_v7();
     let connection = connection(peer, destination, &target, process.as_ref());
     let row = SessionRow {

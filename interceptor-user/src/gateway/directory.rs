@@ -143,10 +143,12 @@ impl Directory {
         if let Err(place) = lengths.binary_search_by(|known| bits.cmp(known)) {
             lengths.insert(place, bits);
         }
+        let document = self.policy.targets.get(target as usize);
         self.routes.push(TargetRoute {
             network,
             ports,
             target,
+            preserve_client_address: document.is_some_and(|target| target.preserve_client_address),
         });
     }
 

@@ -99,7 +99,6 @@ pub(super) fn prepare(sources: &Sources, grace: Duration) -> anyhow::Result<Prep
 /// Reads the policy, and asks for the names that are not `known`.
 async fn load(sources: Sources, known: impl Fn(&str) -> bool) -> anyhow::Result<Loaded> {
     let policy = Arc::new(policy_files::load(&sources.directory, &sources.hash_key)?);
-    check_enforced(&policy)?;
     let names: BTreeSet<String> = names_of(&policy).map(str::to_owned).collect();
     if names.is_empty() {
         return Ok(Loaded {
@@ -116,16 +115,6 @@ async fn load(sources: Sources, known: impl Fn(&str) -> bool) -> anyhow::Result<
         resolver: Some(resolver),
         answers,
     })
-}
-
-/// What the kernel plane does not enforce must not look as if it did.
-fn check_enforced(policy: &Snapshot) -> anyhow::Result<()> {
-    let mut targets = policy.targets.iter();
-    if let Some(target) = targets.find(|target| target.preserve_client_address) {
-        let name = &target.name;
-        anyhow::bail!("the target {name}: this version cannot preserve the client's address");
-    }
-    Ok(())
 }
 
 fn names_of(policy: &Snapshot) -> impl Iterator<Item = &str> {
@@ -408,10 +397,10 @@ impl Targets {
                 current: Arc::clone(&current),
                 next: Some(Arc::clone(next)),
             });
-            let plane = self.plane.write();
+            let plane = self.plane.read();
             let taken = plane
                 .map_err(|_| anyhow::anyhow!("the kernel plane is in an unknown state"))
-                .and_then(|mut plane| Ok(change_kernel(&mut plane, &current, next)?));
+                .and_then(|plane| Ok(change_kernel(&plane, &current, next)?));
             if let Err(error) = taken {
                 self.directories.send_replace(Directories {
                     current,
@@ -490,11 +479,7 @@ impl Targets {
 }
 
 /// Both, or neither.
-fn change_kernel(
-    plane: &mut Plane,
-    current: &Directory,
-    next: &Directory,
-) -> Result<(), KernelError> {
+fn change_kernel(plane: &Plane, current: &Directory, next: &Directory) -> Result<(), KernelError> {
     let sockets_change = next.unix_sockets != current.unix_sockets;
     if sockets_change {
         plane.set_unix_sockets(&next.unix_sockets)?;
