@@ -57,6 +57,7 @@ fn relay(cgroup: &str, bpffs: &str, delay_ms: u64, targets: &[&str]) {
             network: network.parse().unwrap(),
             ports: first.parse().unwrap()..=last.parse().unwrap(),
             target: index as u32,
+            preserve_client_address: false,
         }
     };
     let config = PlaneConfig {
