@@ -45,14 +45,18 @@ pub struct Facts {
     pub incomplete: Option<&'static str>,
 }
 
+/// The kind of a connection that is carried without being understood: its one command.
+pub const CONNECT: &str = "CONNECT";
+
 /// Every statement kind that an analysis can report and a policy file can name: PostgreSQL's
-/// command tags. A policy's `DROP` stands for every kind whose first word it is.
+/// command tags, and [`CONNECT`]. A policy's `DROP` stands for every kind whose first word it is.
 #[rustfmt::skip]
 pub const KINDS: &[&str] = &[
     "ALTER DATABASE", "ALTER EXTENSION", "ALTER FUNCTION", "ALTER INDEX", "ALTER POLICY",
     "ALTER PUBLICATION", "ALTER ROLE", "ALTER SCHEMA", "ALTER SEQUENCE", "ALTER SUBSCRIPTION",
     "ALTER SYSTEM", "ALTER TABLE", "ALTER TYPE", "ALTER VIEW", "ALTER OTHER",
     "ANALYZE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT",
+    CONNECT,
     "COPY FILE", "COPY FROM", "COPY PROGRAM", "COPY TO",
     "CREATE DATABASE", "CREATE EXTENSION", "CREATE FUNCTION", "CREATE INDEX", "CREATE POLICY",
     "CREATE PUBLICATION", "CREATE ROLE", "CREATE RULE", "CREATE SCHEMA", "CREATE SEQUENCE",

@@ -381,3 +381,70 @@ fn the_hash_is_of_the_texts_alone() {
         hash("a.yaml", &(TARGET.to_owned() + "# note\n"))
     );
 }
+
+#[test]
+fn what_passes_through_has_to_be_named() {
+    const CACHE: &str = "---
+kind: Target
+name: cache
+spec: {protocol: tcp, endpoints: ['10.0.0.7:6379']}
+---
+kind: Target
+name: shell
+spec: {protocol: tcp, endpoints: ['10.0.0.8:22'], default: hold}
+";
+    let decides = |rules: &[(&str, &str)], target: &str| {
+        let rules = rules
+            .iter()
+            .map(|(name, spec)| format!("---\nkind: Rule\nname: {name}\nspec: {spec}\n"));
+        let snapshot = load(&format!("{TARGET}{CACHE}{}", rules.collect::<String>()));
+        let connect = Facts {
+            kinds: vec!["CONNECT"],
+            ..Facts::default()
+        };
+        let nobody = Subject {
+            user: String::new(),
+            database: String::new(),
+            ..subject()
+        };
+        let decision = snapshot.decide(snapshot.target(target).unwrap(), &nobody, &connect);
+        let rule = decision.rule.map(|rule| rule.name.clone());
+        (decision.outcome, rule.unwrap_or_default())
+    };
+    let default_hold = Outcome::Hold {
+        timeout: policy::HOLD_TIMEOUT_DEFAULT,
+    };
+    assert_eq!(decides(&[], "cache"), (Outcome::Deny, String::new()));
+    assert_eq!(decides(&[], "shell"), (default_hold, String::new()));
+    for (conditions, allows, denies) in [
+        ("{targets: [cache], statements: [CONNECT]}", true, true),
+        ("{statements: [CONNECT, SELECT]}", true, true),
+        // A rule for everything vouches for nothing that it does not name.
+        ("{}", false, true),
+        ("{targets: [cache]}", false, true),
+        ("{statements: [SELECT]}", false, false),
+        ("{targets: [orders], statements: [CONNECT]}", false, false),
+        // Who logs in to what is not seen, and what is not known restricts.
+        ("{statements: [CONNECT], users: ['*']}", false, true),
+        ("{statements: [CONNECT], databases: [shop]}", false, true),
+        (
+            "{statements: [CONNECT], clientNetworks: [10.9.0.0/16]}",
+            true,
+            true,
+        ),
+        (
+            "{statements: [CONNECT], clientNetworks: [10.8.0.0/16]}",
+            false,
+            false,
+        ),
+        ("{statements: [CONNECT], process: {uids: [0]}}", false, true),
+    ] {
+        for (then, decided) in [("allow", allows), ("deny", denies)] {
+            let spec = format!("{{match: {conditions}, then: {then}}}");
+            let (outcome, rule) = decides(&[("r", &spec)], "cache");
+            assert_eq!(!rule.is_empty(), decided, "{spec}");
+            let allowed = decided && then == "allow";
+            assert_eq!(outcome == Outcome::Allow, allowed, "{spec}");
+        }
+    }
+}

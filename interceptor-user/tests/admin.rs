@@ -105,6 +105,7 @@ fn context(approvals: &Approvals, recorder: &Recorder) -> AdminContext {
         approvals: approvals.clone(),
         recorder: recorder.clone(),
         sessions: Arc::new(move || vec![session.clone()]),
+        kill: Arc::new(|_, _| true),
         status: Arc::new(|| json!({ "policies": 2 })),
     }
 }

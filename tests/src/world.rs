@@ -181,6 +181,11 @@ impl World {
         process::command(program, Some(&self.gateway), Some(&self.outside), user)
     }
 
+    /// A command on the target's host: another server there.
+    pub fn target_command(&self, program: &str) -> Result<Command> {
+        process::command(program, Some(&self.target), Some(&self.outside), None)
+    }
+
     /// An unmodified psql.
     pub fn psql(&self, from: From) -> Psql<'_> {
         Psql::new(self, from)

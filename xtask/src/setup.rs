@@ -61,6 +61,7 @@ const NEEDS: &[Need] = &[
     need(&["bpftool"], "bpftool", "looking into the kernel"),
     need(&["postgresql"], "postgres", "tests and demo"),
     need(&["dnsmasq-base"], "dnsmasq", "tests with names"),
+    need(&["redis-server"], "redis-server", "tests"),
     need(&["haproxy"], "haproxy", "the bench"),
     need(&["pgbouncer"], "pgbouncer", "the bench"),
 ];

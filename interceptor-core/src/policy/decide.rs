@@ -15,8 +15,10 @@ use core::cmp::Reverse;
 use ipnet::IpNet;
 
 use super::name::Doubt;
-use super::{Action, Decision, NamePattern, Outcome, RelationPattern, RuleReference, Target};
-use crate::command::{Facts, Process, Relation, Subject};
+use super::{
+    Action, Decision, NamePattern, Outcome, Protocol, RelationPattern, RuleReference, Target,
+};
+use crate::command::{CONNECT, Facts, Process, Relation, Subject};
 
 /// A rule, compiled.
 #[derive(Debug)]
@@ -113,9 +115,14 @@ impl Conditions {
             list.as_ref()
                 .is_none_or(|list| list.iter().any(|pattern| pattern.matches(name)))
         };
+        // Who logs in to what is not seen in a connection that passes through.
+        let asked = |list: &Option<Vec<NamePattern>>, name: &str| match target.protocol {
+            Protocol::Postgres => named(list, name),
+            Protocol::Tcp => list.is_none() || doubt == Doubt::Matches,
+        };
         named(&self.targets, &target.name)
-            && named(&self.users, &subject.user)
-            && named(&self.databases, &subject.database)
+            && asked(&self.users, &subject.user)
+            && asked(&self.databases, &subject.database)
             && self.client_networks.as_ref().is_none_or(|networks| {
                 let client = subject.client.ip().to_canonical();
                 networks.iter().any(|network| network.contains(&client))
@@ -153,7 +160,8 @@ impl Conditions {
 
     /// What an allow rule must do beyond matching: vouch for the whole command. One statement,
     /// table or function that its lists do not name, or a doubt that it does not name, and it
-    /// says nothing; otherwise `SELECT FROM allowed; DROP TABLE other` would ride along.
+    /// says nothing; otherwise `SELECT FROM allowed; DROP TABLE other` would ride along. What
+    /// passes through without being understood has to be named: `match: {}` is not enough.
     fn cover(&self, facts: &Facts) -> bool {
         let covers = |relation: &Relation, lists: [&Option<Vec<RelationPattern>>; 2]| {
             lists
@@ -163,7 +171,8 @@ impl Conditions {
         };
         let names_relations =
             self.tables.is_some() || self.reads.is_some() || self.writes.is_some();
-        (facts.incomplete.is_none() || self.incomplete == Some(true))
+        (self.statements.is_some() || !facts.kinds.contains(&CONNECT))
+            && (facts.incomplete.is_none() || self.incomplete == Some(true))
             && self
                 .statements
                 .as_ref()

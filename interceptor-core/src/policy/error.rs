@@ -215,6 +215,31 @@ pub enum Problem {
         "`incomplete` is laxer than `default`: what the gateway understands least would pass most easily"
     )]
     IncompleteLaxer,
+    /// A target that is carried without being understood would let everything pass.
+    #[error(
+        "a target with `protocol: tcp` cannot have `{key}: allow`, for nothing of what it carries is understood; write a Rule with `match: {{targets: [{target}], statements: [CONNECT]}}` and `then: allow`"
+    )]
+    PassThroughAllows {
+        /// `default` or `incomplete`.
+        key: &'static str,
+        /// The target.
+        target: String,
+    },
+    /// A catalogue that nobody would read.
+    #[error(
+        "a target with `protocol: tcp` has no use for `catalog`, for nothing is masked there; remove it"
+    )]
+    PassThroughCatalog,
+    /// A mask where nothing can be masked.
+    #[error(
+        "the mask `{mask}` is on the target `{target}`, whose protocol is `tcp`: nothing can be masked there; name the mask's `targets`"
+    )]
+    MaskOnPassThrough {
+        /// The mask.
+        mask: String,
+        /// The target.
+        target: String,
+    },
     /// A mask that says nothing.
     #[error("a mask needs `columns` or `patterns`")]
     EmptyMask,

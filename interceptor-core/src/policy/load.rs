@@ -20,8 +20,8 @@ use super::rule_document::RuleDocument;
 use super::target_document::TargetDocument;
 use super::yaml::{Node, Value};
 use super::{
-    DOCUMENTS_MAX, FILE_BYTES_MAX, NAME_CHARS_MAX, NAMES_MAX, NamePattern, RuleReference, Snapshot,
-    Source, Target, mask_document, overlap, rule_document, target_document, yaml,
+    DOCUMENTS_MAX, FILE_BYTES_MAX, NAME_CHARS_MAX, NAMES_MAX, NamePattern, Protocol, RuleReference,
+    Snapshot, Source, Target, mask_document, overlap, rule_document, target_document, yaml,
 };
 use crate::mask::{HashKey, Masks};
 
@@ -108,7 +108,7 @@ pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapsho
             errors.push(PolicyError::of_all(Problem::NoTarget));
         }
     }
-    check_catalogs(&targets, &masks, &mut errors);
+    check_masks(&targets, &masks, &mut errors);
     if !errors.is_empty() {
         // What has no file comes last.
         errors.sort_by_cached_key(|e| (e.file.is_empty(), e.file.clone(), e.line, e.column));
@@ -267,14 +267,26 @@ fn check_targets(
     }
 }
 
-fn check_catalogs(
+fn check_masks(
     targets: &[(Head<'_>, TargetDocument)],
     masks: &[(Head<'_>, MaskDocument)],
     errors: &mut Vec<PolicyError>,
 ) {
+    let is_tcp = |target: &TargetDocument| target.protocol == Protocol::Tcp;
+    for (head, mask) in masks {
+        for (target_head, _) in targets.iter().filter(|(_, target)| is_tcp(target)) {
+            if mask.is_on(&target_head.name) {
+                let problem = Problem::MaskOnPassThrough {
+                    mask: head.name.clone(),
+                    target: target_head.name.clone(),
+                };
+                report(errors, head.source, head.place, problem, None);
+            }
+        }
+    }
     for (head, mask) in masks.iter().filter(|(_, mask)| !mask.columns.is_empty()) {
         for (target_head, target) in targets {
-            if target.catalog.is_none() && mask.is_on(&target_head.name) {
+            if target.catalog.is_none() && !is_tcp(target) && mask.is_on(&target_head.name) {
                 let problem = Problem::MaskWithoutCatalog {
                     mask: head.name.clone(),
                     target: target_head.name.clone(),

@@ -68,6 +68,19 @@ pub struct Source<'a> {
 pub enum Protocol {
     /// PostgreSQL's frontend/backend protocol.
     Postgres,
+    /// Any protocol over TCP, carried without being understood: a connection is one command, of
+    /// the kind [`crate::command::CONNECT`].
+    Tcp,
+}
+
+impl Protocol {
+    /// The name in policy files and on record.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 /// One address of a target: a prefix (a full-length one for a single address) and a port.

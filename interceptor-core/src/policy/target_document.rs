@@ -12,7 +12,7 @@ use saphyr_parser::Span;
 
 use super::endpoint::{self, Written};
 use super::error::Problem;
-use super::read::Reader;
+use super::read::{Fields, Reader};
 use super::yaml::{Node, Value};
 use super::{
     Action, CatalogAccess, Endpoint, HOLD_TIMEOUT_DEFAULT, HOLD_TIMEOUT_MAX, NamedEndpoint,
@@ -31,6 +31,11 @@ pub(super) struct TargetDocument {
     pub(super) incomplete: Action,
     pub(super) catalog: Option<CatalogAccess>,
 }
+
+const PROTOCOLS: &[(&str, Protocol)] = &[
+    (Protocol::Postgres.name(), Protocol::Postgres),
+    (Protocol::Tcp.name(), Protocol::Tcp),
+];
 
 /// The words of an action where the file gives none.
 pub(super) struct Reasons {
@@ -56,8 +61,7 @@ pub(super) fn read(
     ];
     let fields = reader.fields(spec, within, keys)?;
     let protocol = reader.required(&fields, "protocol", within, place);
-    let protocol = protocol
-        .and_then(|node| reader.one_of(node, "protocol", &[("postgres", Protocol::Postgres)]));
+    let protocol = protocol.and_then(|node| reader.one_of(node, "protocol", PROTOCOLS));
     let endpoints = reader.required(&fields, "endpoints", within, place);
     let written = reader.list(endpoints, endpoint);
     let preserve_client_address = match fields.optional("preserveClientAddress") {
@@ -66,6 +70,11 @@ pub(super) fn read(
     };
     let default = match fields.optional("default") {
         Some(node) => action(reader, node, &default_reasons(name)),
+        // Nothing of what it carries is understood, so somebody has to say that it may pass.
+        None if protocol == Some(Protocol::Tcp) => Some(Action {
+            outcome: Outcome::Deny,
+            reason: default_reasons(name).deny.into(),
+        }),
         None => Some(Action {
             outcome: Outcome::Allow,
             reason: default_reasons(name).allow.into(),
@@ -83,7 +92,9 @@ pub(super) fn read(
         None => Some(None),
     };
     let (default, incomplete) = (default?, incomplete?);
-    if incomplete.outcome.strictness() < default.outcome.strictness() {
+    if protocol == Some(Protocol::Tcp) {
+        check_pass_through(reader, name, &fields, [&default, &incomplete]);
+    } else if incomplete.outcome.strictness() < default.outcome.strictness() {
         let node = fields
             .optional("incomplete")
             .or(fields.optional("default"))?;
@@ -113,6 +124,24 @@ pub(super) fn read(
         incomplete,
         catalog: catalog?,
     })
+}
+
+/// What a target that is carried without being understood cannot have.
+fn check_pass_through<const N: usize>(
+    reader: &mut Reader<'_>,
+    name: &str,
+    fields: &Fields<'_, N>,
+    [default, incomplete]: [&Action; 2],
+) {
+    for (key, action) in [("default", default), ("incomplete", incomplete)] {
+        if let (Some(node), Outcome::Allow) = (fields.optional(key), &action.outcome) {
+            let target = name.to_owned();
+            reader.report(node.span, Problem::PassThroughAllows { key, target });
+        }
+    }
+    if let Some(node) = fields.optional("catalog") {
+        reader.report(node.span, Problem::PassThroughCatalog);
+    }
 }
 
 fn default_reasons(name: &str) -> Reasons {

@@ -4,11 +4,12 @@
 //! not know how answers are shown.
 
 pub mod client;
+mod kill;
 pub mod protocol;
 pub mod server;
 
 pub use client::{Client, ClientError};
-pub use protocol::{AdminRequest, SessionRow};
+pub use protocol::{AdminRequest, Killing, SessionRow};
 pub use server::{AdminContext, AdminError, serve};
 
 /// The socket's name in the run directory.

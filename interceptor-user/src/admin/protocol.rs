@@ -40,6 +40,13 @@ pub enum AdminRequest {
         /// Why.
         reason: String,
     },
+    /// Ends an open session at once.
+    Kill {
+        /// Its id, or as much of the start as no other session has.
+        id: String,
+        /// Why.
+        reason: String,
+    },
     /// The log, as stored.
     Audit {
         /// The first record wanted; below 1 means 1.
@@ -91,6 +98,28 @@ pub struct SessionRow {
     pub state: String,
     /// Commands judged so far.
     pub commands: u64,
+}
+
+/// Who ends a session, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Killing {
+    /// The local user's name and uid.
+    pub by: String,
+    /// What they said; may be empty.
+    pub reason: String,
+}
+
+impl Killing {
+    /// In a sentence, for the record.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let Self { by, reason } = self;
+        if reason.is_empty() {
+            format!("killed by {by}")
+        } else {
+            format!("killed by {by}: {reason}")
+        }
+    }
 }
 
 /// A request with all that the approver should see.

@@ -19,8 +19,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use uuid::Uuid;
 
-use super::protocol::{self, AdminRequest, Answer, REQUEST_BYTES_MAX, SessionRow};
+use super::kill::kill;
+use super::protocol::{self, AdminRequest, Answer, Killing, REQUEST_BYTES_MAX, SessionRow};
 use crate::approval::Approvals;
 use crate::audit::store::Reader;
 use crate::audit::{Recorder, StoreError, json};
@@ -50,6 +52,8 @@ pub struct AdminContext {
     pub recorder: Recorder,
     /// The open sessions.
     pub sessions: Arc<dyn Fn() -> Vec<SessionRow> + Send + Sync>,
+    /// Ends an open session; false if it is gone.
+    pub kill: Arc<dyn Fn(Uuid, Killing) -> bool + Send + Sync>,
     /// How the gateway is.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
 }
@@ -279,6 +283,7 @@ async fn answer(request: AdminRequest, context: &AdminContext, by: &str) -> Resu
         } => resolve(context, by, number, approve, reason)
             .await
             .map(|()| Value::Null),
+        AdminRequest::Kill { id, reason } => kill(context, by, &id, reason).await,
         // Answered by `converse`: it has many lines.
         AdminRequest::Audit { .. } => Err("the log comes as a stream".to_owned()),
     }
@@ -292,13 +297,7 @@ async fn resolve(
     approve: bool,
     reason: String,
 ) -> Result<(), String> {
-    if reason.len() > REASON_BYTES_MAX {
-        return Err(format!("a reason is at most {REASON_BYTES_MAX} bytes long"));
-    }
-    // It ends up in the client's terminal.
-    if reason.chars().any(char::is_control) {
-        return Err("a reason is one line without control characters".to_owned());
-    }
+    check_reason(&reason)?;
     let request = context
         .approvals
         .show(number)
@@ -321,6 +320,17 @@ async fn resolve(
         .approvals
         .resolve(number, approve, by.to_owned(), reason)
         .map_err(|error| error.to_string())
+}
+
+/// A reason ends up in the client's terminal.
+pub(super) fn check_reason(reason: &str) -> Result<(), String> {
+    if reason.len() > REASON_BYTES_MAX {
+        return Err(format!("a reason is at most {REASON_BYTES_MAX} bytes long"));
+    }
+    if reason.chars().any(char::is_control) {
+        return Err("a reason is one line without control characters".to_owned());
+    }
+    Ok(())
 }
 
 /// Sends records as stored, and returns the head that ends them. Only durable records are sent.

@@ -224,9 +224,28 @@ pub struct ResolveArgs {
 
 /// `interceptor sessions`
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  interceptor sessions list
+  interceptor sessions kill 0199a2f0 --reason \"runaway export\"")]
 pub enum SessionsCommand {
     /// List the open sessions
     List {
+        /// How to reach the gateway and how to print.
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// End a session on both sides at once
+    #[command(
+        after_help = "What the target is doing for the session is cancelled. A PostgreSQL client is told who ended it and
+why (SQLSTATE 57P01); a client of a `tcp` target is reset. It is on record before it happens."
+    )]
+    Kill {
+        /// The session's id, or as much of its start as no other has
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Why; the client sees it and the record keeps it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
         /// How to reach the gateway and how to print.
         #[command(flatten)]
         common: CommonArgs,

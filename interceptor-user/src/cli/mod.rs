@@ -109,6 +109,9 @@ fn dispatch(command: Command, parts: &Parts, out: &mut impl Write) -> Result<(),
             ApprovalsCommand::Deny(arguments) => approvals::resolve(arguments, false, out),
         },
         Command::Sessions(SessionsCommand::List { common }) => sessions::list(&common, out),
+        Command::Sessions(SessionsCommand::Kill { id, reason, common }) => {
+            sessions::kill(id, reason, &common, out)
+        }
         Command::Audit(command) => match command {
             AuditCommand::Tail {
                 count,
@@ -187,6 +190,7 @@ mod tests {
             "interceptor approvals approve 7 --reason because",
             "interceptor approvals deny 7",
             "interceptor sessions list --json",
+            "interceptor sessions kill 0199a2f0 --reason because --run-dir /r --json",
             "interceptor audit tail -n 5 --follow --json",
             "interceptor audit tail -n 5 --dir /d",
             "interceptor audit verify --dir /d",
@@ -208,6 +212,7 @@ mod tests {
             "interceptor run --policies p --listen-port 0",
             "interceptor run --policies p --drain soon",
             "interceptor approvals approve seven",
+            "interceptor sessions kill",
             "interceptor audit tail --follow --dir /d",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -1,8 +1,8 @@
-//! `interceptor sessions`: who is connected.
+//! `interceptor sessions`: who is connected, and the end of it.
 
 use std::io::Write;
 
-use super::approvals::ask;
+use super::approvals::{ask, text};
 use super::arguments::CommonArgs;
 use super::{CliError, output};
 use crate::admin::{AdminRequest, ClientError, SessionRow};
@@ -21,7 +21,11 @@ pub(super) fn list(common: &CommonArgs, out: &mut impl Write) -> Result<(), CliE
     let rows: Vec<[String; 8]> = sessions
         .into_iter()
         .map(|session| {
-            let user = format!("{}@{}", session.user, session.database);
+            let user = if session.user.is_empty() {
+                "-".to_owned()
+            } else {
+                format!("{}@{}", session.user, session.database)
+            };
             let since = time(session.since_unix_ns);
             let commands = session.commands.to_string();
             [
@@ -40,4 +44,21 @@ pub(super) fn list(common: &CommonArgs, out: &mut impl Write) -> Result<(), CliE
         "SESSION", "CLIENT", "USER", "TARGET", "PROCESS", "SINCE", "STATE", "COMMANDS",
     ];
     Ok(output::table(out, titles, &rows)?)
+}
+
+pub(super) fn kill(
+    id: String,
+    reason: String,
+    common: &CommonArgs,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
+    let killed = ask(common, &AdminRequest::Kill { id, reason })?;
+    if common.json {
+        return Ok(output::json(out, &killed)?);
+    }
+    Ok(writeln!(
+        out,
+        "session {} killed",
+        text(&killed, "session")
+    )?)
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::drive::{self, Arrival, Stage};
+use super::pass;
 use crate::admin::SessionRow;
 use crate::audit::json;
 use crate::kernel::Plane;
@@ -124,7 +125,15 @@ async fn begin(
         subject,
         id,
     };
-    drive::drive(arrival, shared, membership, controls, stage).await;
+    // Each in an allocation of its own size: there may be many of the small ones.
+    match arrival.target.protocol {
+        Protocol::Postgres => {
+            Box::pin(drive::drive(arrival, shared, membership, controls, stage)).await;
+        }
+        Protocol::Tcp => {
+            Box::pin(pass::carry(arrival, shared, membership, controls, stage)).await?;
+        }
+    }
     drop(hold);
     Ok(())
 }
@@ -174,14 +183,11 @@ fn connection(
     target: &Target,
     process: Option<&Process>,
 ) -> event::Connection {
-    let protocol = match target.protocol {
-        Protocol::Postgres => "postgres",
-    };
     event::Connection {
         client: client.to_string(),
         target_address: destination.to_string(),
         target: target.name.clone(),
-        protocol: protocol.to_owned(),
+        protocol: target.protocol.name().to_owned(),
         process: process.map(event::Process::from),
     }
 }

@@ -20,13 +20,13 @@ use interceptor_core::session::postgres::catalog::Catalog;
 use interceptor_core::session::postgres::{Action, HoldRequest, Session, Ticket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::catalog::{CatalogError, Entry};
-use super::sessions::{Control, Membership};
-use super::wait::{readable, some, try_read, try_write, until, writable};
+use super::sessions::{Control, Controls, Membership};
+use super::wait::{readable, reset, some, try_read, try_write, until, writable};
 use super::{Shared, event, upstream};
 use crate::approval::{Held, Request};
 use crate::audit::{AuditError, Pending, json};
@@ -47,6 +47,8 @@ const TURNS_MAX: u32 = 32;
 /// After the end, how long a client may take to read the last words, and the server to take its
 /// farewell.
 const LINGER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// The same for the client of a session that was killed.
+const KILLED_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Bytes that a client may still send after the end while it reads them.
 const LINGER_BYTES_MAX: u64 = 1 << 20;
 
@@ -71,6 +73,8 @@ struct Driver {
     opening: Option<Opening>,
     held: Option<Held>,
     shown: (&'static str, u64),
+    /// Somebody ended it: nobody is waited for.
+    killed: bool,
 }
 
 /// A hold whose record is on its way to the disk.
@@ -96,7 +100,7 @@ enum Woken {
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
     HoldRecorded(Result<u64, AuditError>),
     Resolved(Resolution),
-    Control(Option<Control>),
+    Control(Control),
     Stage,
 }
 
@@ -119,7 +123,7 @@ pub(super) async fn drive(
     arrival: Arrival,
     shared: Arc<Shared>,
     membership: Membership,
-    mut controls: mpsc::Receiver<Control>,
+    mut controls: Controls,
     mut stage: watch::Receiver<Stage>,
 ) {
     // Not marked as seen: if there was a reload since the gateway started, the first turn takes
@@ -144,6 +148,7 @@ pub(super) async fn drive(
         opening: None,
         held: None,
         shown: ("starting", 0),
+        killed: false,
     };
     let mut turns = 0;
     driver.record(Kind::Connection(arrival.connection), None);
@@ -278,7 +283,9 @@ impl Driver {
                 }
                 Action::Hold(request) => self.hold(request),
                 Action::Withdraw => (self.opening, self.held) = (None, None),
-                Action::ForwardCancel(key) => upstream::forward_cancel(self.destination, key),
+                Action::ForwardCancel(key) => {
+                    upstream::forward_cancel(self.destination, key, self.killed)
+                }
             }
         }
     }
@@ -371,11 +378,7 @@ impl Driver {
 
     /// Waits until something can move. Cancel-safe throughout: what is lost with the wait is only
     /// the wait; every future that holds a result is kept in the driver.
-    async fn wait(
-        &mut self,
-        controls: &mut mpsc::Receiver<Control>,
-        stage: &mut watch::Receiver<Stage>,
-    ) -> Woken {
+    async fn wait(&mut self, controls: &mut Controls, stage: &mut watch::Receiver<Stage>) -> Woken {
         let Self {
             session,
             client,
@@ -406,7 +409,7 @@ impl Driver {
             result = some(reading) => Woken::Catalog(result),
             result = some(opening) => Woken::HoldRecorded(result),
             resolution = some(held) => Woken::Resolved(resolution),
-            control = controls.recv() => Woken::Control(control),
+            control = controls.next() => Woken::Control(control),
             changed = stage.changed() => {
                 // Without a sender the gateway is gone; the stage keeps its last value.
                 if changed.is_err() { std::future::pending::<()>().await; }
@@ -418,7 +421,7 @@ impl Driver {
 
     fn wake(&mut self, woken: Woken) {
         match woken {
-            Woken::Ready | Woken::Stage | Woken::Control(None) => {}
+            Woken::Ready | Woken::Stage => {}
             Woken::Connected(result) => {
                 self.connecting = None;
                 match result {
@@ -455,7 +458,16 @@ impl Driver {
                 self.held = None;
                 self.session.handle_resolution(&answer);
             }
-            Woken::Control(Some(Control::Cancel)) => self.session.handle_cancel(),
+            Woken::Control(Control::Cancel) => self.session.handle_cancel(),
+            Woken::Control(Control::Kill(killing)) => {
+                self.killed = true;
+                self.connecting = None;
+                // First, so that nothing that the target does from now on reaches anybody.
+                if let Some(server) = self.server.take() {
+                    reset(server);
+                }
+                self.session.kill(&killing.words());
+            }
         }
     }
 
@@ -497,6 +509,9 @@ impl Driver {
             let _ = try_write(&server, &farewell);
         }
         let last_words = self.session.to_client().to_vec();
+        if self.killed {
+            return last_words_of_killed(self.client, &last_words).await;
+        }
         let (client, terminated) = (&mut self.client, self.session.is_terminated());
         let _ = timeout(LINGER_WAIT_MAX, async {
             client.write_all(&last_words).await?;
@@ -510,6 +525,17 @@ impl Driver {
         })
         .await;
     }
+}
+
+/// Offers the words and resets: nobody waits for a client that does not read.
+async fn last_words_of_killed(mut client: TcpStream, words: &[u8]) {
+    let _ = timeout(KILLED_WAIT_MAX, async {
+        client.write_all(words).await?;
+        client.shutdown().await?;
+        read_to_end(&mut client).await
+    })
+    .await;
+    reset(client);
 }
 
 /// Reads what a client still sends until it closes its side: closing with unread bytes resets the

@@ -1,8 +1,8 @@
 //! The running gateway: from an accepted connection to a recorded end.
 //!
 //! It owns the life of sessions: [`accept`] takes connections, [`drive`] moves bytes, timers and
-//! answers between sockets and the core's machine, [`sessions`] knows who is there, [`catalog`]
-//! reads what masks need, [`targets`] keeps
+//! answers between sockets and the core's machine, [`pass`] carries what is not understood,
+//! [`sessions`] knows who is there, [`catalog`] reads what masks need, [`targets`] keeps
 //! the targets' addresses up to date. It must not know how a protocol's bytes look.
 
 mod accept;
@@ -10,6 +10,7 @@ mod catalog;
 mod directory;
 mod drive;
 mod in_use;
+mod pass;
 mod run;
 mod sessions;
 mod targets;
@@ -41,6 +42,7 @@ struct Shared {
     sessions: sessions::Sessions,
     catalogs: catalog::Catalogs,
     identifier: Identifier,
+    passing: pass::Passing,
     /// Time zero of the monotonic times that sessions are given.
     epoch: Instant,
 }

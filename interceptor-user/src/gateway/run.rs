@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::directory::Directory;
 use super::drive::Stage;
 use super::targets::{self, Prepared, Sources, Targets, describe};
-use super::{Shared, accept, catalog, event, sessions};
+use super::{Shared, accept, catalog, event, pass, sessions};
 use crate::admin::{self, AdminContext};
 use crate::approval::Approvals;
 use crate::audit::{Recorder, Store};
@@ -136,6 +136,7 @@ async fn serve(
         sessions: sessions::Sessions::default(),
         catalogs: catalog::Catalogs::default(),
         identifier,
+        passing: pass::Passing::start()?,
         epoch: Instant::now(),
     });
     let watching = tokio::spawn(watch_kernel(Arc::clone(&plane), recorder.clone()));
@@ -265,11 +266,13 @@ impl Signals {
 fn admin_context(shared: &Arc<Shared>, policies: &Path) -> AdminContext {
     let rows = Arc::clone(shared);
     let state = Arc::clone(shared);
+    let members = shared.sessions.clone();
     let policies = policies.display().to_string();
     AdminContext {
         approvals: shared.approvals.clone(),
         recorder: shared.recorder.clone(),
         sessions: Arc::new(move || rows.sessions.rows()),
+        kill: Arc::new(move |id, killing| members.kill(id, killing)),
         status: Arc::new(move || {
             let policy = Arc::clone(&state.policy.borrow());
             serde_json::json!({

@@ -5,19 +5,22 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use interceptor_core::wire::postgres::startup::CancelKey;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::admin::SessionRow;
+use super::wait::some;
+use crate::admin::{Killing, SessionRow};
 
 /// What can be said to a session.
 pub(super) enum Control {
     /// Another connection brought its cancel key.
     Cancel,
+    /// It ends now, on both sides.
+    Kill(Killing),
 }
 
-/// Messages that wait for one session; a cancel that finds no room is one of many.
-const CONTROL_MAX: usize = 8;
+/// Cancels that wait for one session; one that finds no room is one of many.
+const CANCELS_MAX: usize = 8;
 
 /// All open sessions. Clones share them.
 #[derive(Clone, Default)]
@@ -27,8 +30,14 @@ pub(super) struct Sessions {
 
 #[derive(Default)]
 struct Inner {
-    rows: Mutex<HashMap<Uuid, SessionRow>>,
-    keys: Mutex<HashMap<(SocketAddr, CancelKey), mpsc::Sender<Control>>>,
+    members: Mutex<HashMap<Uuid, Member>>,
+    keys: Mutex<HashMap<(SocketAddr, CancelKey), mpsc::Sender<()>>>,
+}
+
+struct Member {
+    row: SessionRow,
+    /// Taken by the first who kills it.
+    kill: Option<oneshot::Sender<Killing>>,
 }
 
 /// A session's place among them; gone when dropped.
@@ -36,7 +45,14 @@ pub(super) struct Membership {
     sessions: Sessions,
     id: Uuid,
     keys: Vec<(SocketAddr, CancelKey)>,
-    sender: mpsc::Sender<Control>,
+    sender: mpsc::Sender<()>,
+}
+
+/// The session's end of what is said to it. A kill has a place of its own, which no number of
+/// cancels can fill.
+pub(super) struct Controls {
+    cancels: mpsc::Receiver<()>,
+    kill: Option<oneshot::Receiver<Killing>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,31 +61,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sessions {
-    /// Adds a session; the receiver gets what is said to it.
-    pub(super) fn enter(&self, id: Uuid, row: SessionRow) -> (Membership, mpsc::Receiver<Control>) {
-        let (sender, receiver) = mpsc::channel(CONTROL_MAX);
-        lock(&self.inner.rows).insert(id, row);
-        (
-            Membership {
-                sessions: self.clone(),
-                id,
-                keys: Vec::new(),
-                sender,
-            },
-            receiver,
-        )
+    /// Adds a session; the controls get what is said to it.
+    pub(super) fn enter(&self, id: Uuid, row: SessionRow) -> (Membership, Controls) {
+        let (sender, cancels) = mpsc::channel(CANCELS_MAX);
+        let (kill, killed) = oneshot::channel();
+        let kill = Some(kill);
+        lock(&self.inner.members).insert(id, Member { row, kill });
+        let membership = Membership {
+            sessions: self.clone(),
+            id,
+            keys: Vec::new(),
+            sender,
+        };
+        let kill = Some(killed);
+        (membership, Controls { cancels, kill })
     }
 
     /// The open sessions, oldest first.
     pub(super) fn rows(&self) -> Vec<SessionRow> {
-        let mut rows: Vec<SessionRow> = lock(&self.inner.rows).values().cloned().collect();
+        let members = lock(&self.inner.members);
+        let mut rows: Vec<SessionRow> = members.values().map(|it| it.row.clone()).collect();
+        drop(members);
         rows.sort_by(|a, b| (a.since_unix_ns, &a.id).cmp(&(b.since_unix_ns, &b.id)));
         rows
     }
 
     /// How many sessions are open.
     pub(super) fn count(&self) -> usize {
-        lock(&self.inner.rows).len()
+        lock(&self.inner.members).len()
     }
 
     /// Tells the session of this key on this target to cancel. An unknown key is no error: the
@@ -77,10 +96,18 @@ impl Sessions {
     pub(super) fn cancel(&self, target: SocketAddr, key: CancelKey) {
         let sender = lock(&self.inner.keys).get(&(target, key)).cloned();
         if let Some(sender) = sender
-            && sender.try_send(Control::Cancel).is_err()
+            && sender.try_send(()).is_err()
         {
             tracing::debug!("a cancel request found its session busy with others");
         }
+    }
+
+    /// Tells a session to end at once. False if it is gone, or told already.
+    pub(super) fn kill(&self, id: Uuid, killing: Killing) -> bool {
+        let kill = lock(&self.inner.members)
+            .get_mut(&id)
+            .and_then(|member| member.kill.take());
+        kill.is_some_and(|kill| kill.send(killing).is_ok())
     }
 }
 
@@ -93,18 +120,97 @@ impl Membership {
 
     /// Updates what the list shows.
     pub(super) fn update(&self, change: impl FnOnce(&mut SessionRow)) {
-        if let Some(row) = lock(&self.sessions.inner.rows).get_mut(&self.id) {
-            change(row);
+        if let Some(member) = lock(&self.sessions.inner.members).get_mut(&self.id) {
+            change(&mut member.row);
         }
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        lock(&self.sessions.inner.rows).remove(&self.id);
+        lock(&self.sessions.inner.members).remove(&self.id);
         let mut keys = lock(&self.sessions.inner.keys);
         for key in &self.keys {
             keys.remove(key);
         }
+    }
+}
+
+impl Controls {
+    /// The next thing said to the session; waits for ever if nothing will be. Cancel-safe: both
+    /// channels keep what was not taken.
+    pub(super) async fn next(&mut self) -> Control {
+        tokio::select! {
+            biased;
+            killing = some(&mut self.kill) => {
+                self.kill = None;
+                match killing {
+                    Ok(killing) => Control::Kill(killing),
+                    // The sender goes with the membership, which its session holds.
+                    Err(_) => std::future::pending().await,
+                }
+            }
+            Some(()) = self.cancels.recv() => Control::Cancel,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: Uuid) -> SessionRow {
+        SessionRow {
+            id: id.to_string(),
+            client: "192.0.2.1:5000".to_owned(),
+            target: "orders".to_owned(),
+            user: String::new(),
+            database: String::new(),
+            process: String::new(),
+            since_unix_ns: 1,
+            state: "starting".to_owned(),
+            commands: 0,
+        }
+    }
+
+    fn killing() -> Killing {
+        Killing {
+            by: "root (uid 0)".to_owned(),
+            reason: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kill_finds_room_among_any_number_of_cancels() {
+        let sessions = Sessions::default();
+        let id = Uuid::now_v7();
+        let (mut membership, mut controls) = sessions.enter(id, row(id));
+        let target = SocketAddr::from(([192, 0, 2, 2], 5432));
+        let key = CancelKey {
+            process_id: 1,
+            secret: vec![1, 2, 3, 4],
+        };
+        membership.register(target, key.clone());
+        for _ in 0..10 * CANCELS_MAX {
+            sessions.cancel(target, key.clone());
+        }
+        assert!(sessions.kill(id, killing()));
+        assert!(
+            matches!(controls.next().await, Control::Kill(_)),
+            "a kill comes first"
+        );
+        assert!(!sessions.kill(id, killing()), "once is enough");
+        for _ in 0..CANCELS_MAX {
+            assert!(matches!(controls.next().await, Control::Cancel));
+        }
+    }
+
+    #[test]
+    fn who_is_gone_cannot_be_killed() {
+        let sessions = Sessions::default();
+        let id = Uuid::now_v7();
+        drop(sessions.enter(id, row(id)));
+        assert!(!sessions.kill(id, killing()));
+        assert_eq!(sessions.count(), 0);
     }
 }

@@ -17,6 +17,9 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a target may take to act on a cancel request.
 const CANCEL_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// The pauses before a cancel request that ends a session is sent again.
+const CANCEL_AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+
 /// Dials a target; with a client's address, so that the target sees that.
 pub(super) async fn connect(
     target: SocketAddr,
@@ -51,19 +54,27 @@ pub(super) fn reason(error: &io::Error) -> &'static str {
     }
 }
 
-/// Passes a cancel request on, on a connection of its own, as clients do.
-pub(super) fn forward_cancel(target: SocketAddr, key: CancelKey) {
+/// Passes a cancel request on, on a connection of its own, as clients do. One that ends a session
+/// is repeated: a command that was still on its way when the first came would run to its end.
+pub(super) fn forward_cancel(target: SocketAddr, key: CancelKey, ends: bool) {
     tokio::spawn(async move {
-        let sent = async {
-            let mut stream = connect(target, None).await?;
-            stream.write_all(&encode_cancel(&key)).await?;
-            // The server closes once it has acted.
-            timeout(CANCEL_WAIT_MAX, stream.read(&mut [0; 1]))
-                .await
-                .map_err(io::Error::from)?
-        };
-        if let Err(error) = sent.await {
+        let mut sent = send_cancel(target, &key).await;
+        for wait in CANCEL_AGAIN.into_iter().filter(|_| ends) {
+            tokio::time::sleep(wait).await;
+            sent = send_cancel(target, &key).await;
+        }
+        if let Err(error) = sent {
             tracing::debug!(%error, "a cancel request could not be passed on");
         }
     });
+}
+
+async fn send_cancel(target: SocketAddr, key: &CancelKey) -> io::Result<()> {
+    let mut stream = connect(target, None).await?;
+    stream.write_all(&encode_cancel(key)).await?;
+    // The server closes once it has acted.
+    timeout(CANCEL_WAIT_MAX, stream.read(&mut [0; 1]))
+        .await
+        .map_err(io::Error::from)??;
+    Ok(())
 }

@@ -66,3 +66,10 @@ pub(super) async fn some<F: Future + Unpin>(future: &mut Option<F>) -> F::Output
     })
     .await
 }
+
+/// Closes a connection so that its peer sees a reset: no end that could be taken for the right one.
+pub(super) fn reset(stream: TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "a connection is closed in order instead of being reset");
+    }
+}

@@ -22,6 +22,7 @@ pub(super) fn work_on_a_running_gateway() {
         approvals: approvals.clone(),
         recorder: recorder.clone(),
         sessions: Arc::new(Vec::new),
+        kill: Arc::new(|_, _| false),
         status: Arc::new(|| serde_json::json!({ "sessions": 0 })),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,11 +1,18 @@
 //! What several test files share: a driver's connection, and the secrets of the sample database.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail by panicking"
+)]
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream as StdStream};
+use std::os::fd::AsFd as _;
 
 use anyhow::{Result, ensure};
 use interceptor_tests::World;
 use interceptor_tests::postgres::{DATABASE, password};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpStream;
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -58,4 +65,74 @@ pub(crate) fn hides_everything(world: &World, text: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A stream of bytes that tells every one that is lost, doubled or moved: it repeats, but with a
+/// length that no buffer has.
+pub(crate) struct Pattern {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Pattern {
+    const PERIOD: usize = 65_521;
+    const STEP: usize = 1 << 20;
+
+    /// Sends so many bytes, from where the last call stopped.
+    pub(crate) fn send(&mut self, to: &mut impl Write, count: u64) -> Result<()> {
+        let mut left = usize::try_from(count)?;
+        while left > 0 {
+            let step = left.min(Self::STEP);
+            to.write_all(&self.bytes[self.at..self.at + step])?;
+            self.at = (self.at + step) % Self::PERIOD;
+            left -= step;
+        }
+        Ok(())
+    }
+
+    /// Receives up to the end and gives the number of bytes.
+    pub(crate) fn receive(&mut self, from: &mut impl Read) -> Result<u64> {
+        let mut buffer = vec![0; Self::STEP];
+        let mut received = 0_u64;
+        loop {
+            let count = from.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(received);
+            }
+            ensure!(
+                buffer[..count] == self.bytes[self.at..self.at + count],
+                "other bytes than were sent, after {received}"
+            );
+            self.at = (self.at + count) % Self::PERIOD;
+            received += u64::try_from(count)?;
+        }
+    }
+}
+
+impl Default for Pattern {
+    fn default() -> Self {
+        let mut state = 1_u32;
+        let period: Vec<u8> = (0..Self::PERIOD)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state.to_be_bytes()[0]
+            })
+            .collect();
+        let bytes = period
+            .iter()
+            .copied()
+            .cycle()
+            .take(Self::PERIOD + Self::STEP)
+            .collect();
+        Self { bytes, at: 0 }
+    }
+}
+
+/// From now on closing the socket resets the connection.
+pub(crate) fn reset_on_drop(stream: &StdStream) -> Result<()> {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    Ok(setsockopt(&stream.as_fd(), sockopt::Linger, &linger)?)
 }

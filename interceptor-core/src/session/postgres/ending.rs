@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use super::{Phase, Session};
+use super::{Action, Phase, Session};
 use crate::audit::event::{self, Kind};
 use crate::wire::postgres::encode::{self, ErrorText, Severity};
 use crate::wire::postgres::frontend::kind as frontend_kind;
@@ -17,6 +17,19 @@ impl Session {
     /// The gateway's patience is over: the session ends now.
     pub fn terminate(&mut self, reason: &str) {
         self.close_with(reason, false, &ErrorText::new("57P01", reason));
+    }
+
+    /// Somebody ends the session: what the target is doing for it is cancelled.
+    /// `words` say who and why.
+    pub fn kill(&mut self, words: &str) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        if let Some(key) = &self.cancel_key {
+            self.actions.push_back(Action::ForwardCancel(key.clone()));
+        }
+        let message = alloc::format!("terminating connection: {words}");
+        self.close_with(words, false, &ErrorText::new("57P01", &message));
     }
 
     /// The client ended the session itself, and closes its side next.

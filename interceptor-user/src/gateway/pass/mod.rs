@@ -1,0 +1,439 @@
+//! Connections to targets with `protocol: tcp`: carried without being understood.
+//!
+//! It owns the life of such a connection: it is one command of the kind `CONNECT`, judged once,
+//! recorded before any byte goes to the target, and over when both sides ended it or one broke.
+//! Bytes are [`copy`]'s. Whatever ends it out of order resets both sides: there is no protocol to
+//! say a last word in.
+
+mod copy;
+mod direction;
+mod pipe;
+mod workers;
+
+pub(super) use workers::Passing;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use interceptor_core::audit::event::{self as events, Kind};
+use interceptor_core::command::{CONNECT, Facts, Resolution, Subject};
+use interceptor_core::policy::{Decision, Outcome, Protocol, Snapshot};
+use sha2::{Digest as _, Sha256};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use self::copy::{Copied, Passage};
+use self::direction::Side;
+use super::drive::{Arrival, Stage};
+use super::sessions::{Control, Controls, Membership};
+use super::{Shared, event, upstream};
+use crate::admin::Killing;
+use crate::approval::{Held, Request};
+use crate::audit::{AuditError, Pending, json};
+
+/// The number of a connection's only command.
+const COMMAND: u64 = 1;
+
+/// How often a held client that has sent something is looked after.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// A connection with everything around it.
+struct Connection {
+    shared: Arc<Shared>,
+    membership: Membership,
+    id: Uuid,
+    destination: SocketAddr,
+    as_client: Option<SocketAddr>,
+    target: String,
+    subject: Subject,
+    passage: Passage,
+    /// The request that waits for a person.
+    waiting: Option<u64>,
+    began: Instant,
+}
+
+/// How it ended.
+enum End {
+    Denied(String),
+    LeftWhileHeld,
+    NotRecorded(AuditError),
+    Unreachable(io::Error),
+    Unusable(io::Error),
+    Copied(Copied),
+    Killed(Killing),
+    Stopped,
+}
+
+/// Carries one connection from its decision to its end, on a thread for such connections.
+///
+/// # Errors
+/// If the client's socket cannot be used.
+pub(super) async fn carry(
+    arrival: Arrival,
+    shared: Arc<Shared>,
+    membership: Membership,
+    controls: Controls,
+    stage: watch::Receiver<Stage>,
+) -> io::Result<()> {
+    copy::prepare(&arrival.client)?;
+    // Each event loop has its own list of sockets.
+    let client = arrival.client.into_std()?;
+    let worker = shared.passing.worker().cloned();
+    let worker = worker.unwrap_or_else(Handle::current);
+    let connection = Connection {
+        shared,
+        membership,
+        id: arrival.id,
+        destination: arrival.destination,
+        as_client: arrival.as_client,
+        target: arrival.target.name.clone(),
+        subject: arrival.subject,
+        passage: Passage::new(),
+        waiting: None,
+        began: Instant::now(),
+    };
+    // The record is on its way to the disk while the thread wakes up.
+    let judged = connection.judge(arrival.connection);
+    let work = worker.spawn(async move {
+        let client = TcpStream::from_std(client)?;
+        connection.run(client, judged, controls, stage).await;
+        Ok(())
+    });
+    work.await.map_err(io::Error::other)?
+}
+
+/// Waits for the word that ends a connection from outside. Cancel-safe.
+async fn interruption(controls: &mut Controls, stage: &mut watch::Receiver<Stage>) -> End {
+    loop {
+        tokio::select! {
+            control = controls.next() => match control {
+                Control::Kill(killing) => return End::Killed(killing),
+                Control::Cancel => {}
+            },
+            // There is no moment when it is idle: it goes on while the gateway drains.
+            _ = stage.wait_for(|stage| *stage == Stage::Ending) => return End::Stopped,
+        }
+    }
+}
+
+impl Connection {
+    /// Decides, once, and writes it down; it is durable when the second part says so.
+    fn judge(&self, connection: events::Connection) -> Result<(Decision, Pending), End> {
+        self.note(Kind::Connection(connection))
+            .map_err(End::NotRecorded)?;
+        let policy = Arc::clone(&self.shared.policy.borrow());
+        // By name: since the look-up there may have been another policy, in which the target is
+        // one that speaks a protocol, or none.
+        let target = policy.target(&self.target);
+        let Some(target) = target.filter(|target| target.protocol == Protocol::Tcp) else {
+            return Err(End::Denied("the policy has just changed".to_owned()));
+        };
+        let facts = Facts {
+            kinds: vec![CONNECT],
+            ..Facts::default()
+        };
+        let decision = policy.decide(target, &self.subject, &facts);
+        let intent = self.append(Kind::Command(self.command(&decision, &policy)));
+        Ok((decision, intent))
+    }
+
+    async fn run(
+        mut self,
+        client: TcpStream,
+        judged: Result<(Decision, Pending), End>,
+        mut controls: Controls,
+        mut stage: watch::Receiver<Stage>,
+    ) {
+        // Dropping the work is safe: until it is over, the sockets reset when they are dropped.
+        let end = match judged {
+            Err(end) => end,
+            Ok((decision, intent)) => tokio::select! {
+                biased;
+                end = interruption(&mut controls, &mut stage) => end,
+                end = self.live(&client, &decision, intent) => end,
+            },
+        };
+        self.finish(client, end);
+    }
+
+    async fn live(&mut self, client: &TcpStream, decision: &Decision, intent: Pending) -> End {
+        let recorded = match decision.outcome {
+            Outcome::Allow => intent,
+            Outcome::Deny => {
+                return match intent.await {
+                    Ok(_) => End::Denied(decision.reason.to_string()),
+                    Err(error) => End::NotRecorded(error),
+                };
+            }
+            Outcome::Hold { timeout } => match self.hold(client, decision, timeout).await {
+                Ok(approval) => approval,
+                Err(end) => return end,
+            },
+        };
+        match self.connect(recorded).await {
+            Ok(target) => self.pass(client, target).await,
+            Err(end) => end,
+        }
+    }
+
+    /// Dials while the record goes to the disk; no byte goes before both are there.
+    async fn connect(&mut self, recorded: Pending) -> Result<TcpStream, End> {
+        let recorded = async { recorded.await.map_err(End::NotRecorded) };
+        let dialled = async {
+            let stream = upstream::connect(self.destination, self.as_client).await;
+            stream.map_err(End::Unreachable)
+        };
+        let (_, stream) = tokio::try_join!(recorded, dialled)?;
+        copy::prepare(&stream).map_err(End::Unusable)?;
+        Ok(stream)
+    }
+
+    async fn pass(&mut self, client: &TcpStream, target: TcpStream) -> End {
+        self.show("passing");
+        let pipes = &self.shared.passing.pipes;
+        let copied = self.passage.carry(client, &target, pipes).await;
+        if let Copied::Closed(_) = copied {
+            copy::close(target);
+        }
+        End::Copied(copied)
+    }
+
+    /// Waits for a person. What comes back opens the way once it is durable.
+    async fn hold(
+        &mut self,
+        client: &TcpStream,
+        decision: &Decision,
+        timeout: Duration,
+    ) -> Result<Pending, End> {
+        let number = self.shared.recorder.next_request_number();
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let recorded = self.append(Kind::Hold(events::Hold {
+            request: number,
+            command: COMMAND,
+            timeout_ms,
+        }));
+        // The command's event is before it in the log, so it is durable as well.
+        recorded.await.map_err(End::NotRecorded)?;
+        let request = self.request(number, decision, timeout_ms);
+        let opened = self.shared.approvals.open(request);
+        let mut held = opened.map_err(|error| End::Denied(error.to_string()))?;
+        self.waiting = Some(number);
+        self.show("held");
+        let resolution = tokio::select! {
+            resolution = &mut held => Some(resolution),
+            () = left(client) => return Err(self.left_while_held(held)),
+            // If a person was faster than the clock, their word counts.
+            () = tokio::time::sleep(timeout) => held.withdraw(),
+        };
+        self.waiting = None;
+        match resolution {
+            Some(resolution) if resolution.approved => {
+                Ok(self.append(approval(number, "approved", &resolution)))
+            }
+            Some(resolution) => {
+                self.resolved(approval(number, "denied", &resolution))?;
+                let why = format!("request {number} was denied by {}", resolution.by);
+                Err(End::Denied(why))
+            }
+            None => {
+                self.resolved(approval(number, "timed_out", &nobody()))?;
+                let seconds = timeout.as_secs();
+                let why = format!("nobody answered request {number} within {seconds} s");
+                Err(End::Denied(why))
+            }
+        }
+    }
+
+    fn left_while_held(&mut self, held: Held) -> End {
+        drop(held);
+        let Some(number) = self.waiting.take() else {
+            return End::LeftWhileHeld;
+        };
+        match self.resolved(approval(number, "client_gone", &nobody())) {
+            Ok(()) => End::LeftWhileHeld,
+            Err(end) => end,
+        }
+    }
+
+    fn resolved(&self, kind: Kind) -> Result<(), End> {
+        self.note(kind).map_err(End::NotRecorded)
+    }
+
+    /// The last events, and then the ends of the sockets.
+    fn finish(self, client: TcpStream, end: End) {
+        if let Some(number) = self.waiting {
+            let _ = self.note(approval(number, "session_ended", &nobody()));
+        }
+        if let End::NotRecorded(error) = &end {
+            tracing::error!(session = %self.id, %error, "the record cannot be written: a connection ends");
+        }
+        let (reason, code) = end.words();
+        let micros = self.began.elapsed().as_micros();
+        let outcome = Kind::Outcome(events::Outcome {
+            command: COMMAND,
+            tag: if code.is_empty() { CONNECT } else { "" }.to_owned(),
+            error_code: code.to_owned(),
+            duration_us: u64::try_from(micros).unwrap_or(u64::MAX),
+            ..events::Outcome::default()
+        });
+        let close = Kind::Close(events::Close {
+            reason,
+            violation: false,
+            commands: COMMAND,
+            bytes_up: self.passage.bytes_up(),
+            bytes_down: self.passage.bytes_down(),
+        });
+        let noted = self.note(outcome).and_then(|()| self.note(close));
+        if let Err(error) = noted {
+            tracing::debug!(session = %self.id, %error, "the end of a connection is not on record");
+        }
+        if let End::Copied(Copied::Closed(_)) = end {
+            copy::close(client);
+        }
+    }
+
+    fn command(&self, decision: &Decision, policy: &Snapshot) -> events::Command {
+        let text = self.text();
+        let rule = decision.rule.as_ref();
+        events::Command {
+            number: COMMAND,
+            digest: digest(&text),
+            text,
+            kinds: vec![CONNECT.to_owned()],
+            decision: match decision.outcome {
+                Outcome::Allow => "allow",
+                Outcome::Hold { .. } => "hold",
+                Outcome::Deny => "deny",
+            }
+            .to_owned(),
+            rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
+            rule_source: rule
+                .map(|rule| format!("{}:{}", rule.file, rule.line))
+                .unwrap_or_default(),
+            reason: decision.reason.to_string(),
+            policy: policy.hash.to_vec(),
+            ..events::Command::default()
+        }
+    }
+
+    fn request(&self, number: u64, decision: &Decision, timeout_ms: u64) -> Request {
+        let opened_unix_ns = json::now_unix_ns();
+        let rule = decision.rule.as_ref();
+        Request {
+            number,
+            session: self.id,
+            opened_unix_ns,
+            expires_unix_ns: opened_unix_ns.saturating_add(timeout_ms.saturating_mul(1_000_000)),
+            subject: self.subject.clone(),
+            target: self.target.clone(),
+            rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
+            reason: decision.reason.to_string(),
+            text: self.text(),
+            parameters: Vec::new(),
+            kinds: vec![CONNECT.to_owned()],
+            reads: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    fn text(&self) -> String {
+        format!("{CONNECT} {}", self.destination)
+    }
+
+    fn show(&self, state: &str) {
+        self.membership.update(|row| {
+            row.state = state.to_owned();
+            row.commands = COMMAND;
+        });
+    }
+
+    fn append(&self, kind: Kind) -> Pending {
+        self.shared.recorder.append(event(self.id.as_bytes(), kind))
+    }
+
+    fn note(&self, kind: Kind) -> Result<(), AuditError> {
+        self.shared.recorder.note(event(self.id.as_bytes(), kind))
+    }
+}
+
+impl End {
+    /// A sentence for the record, and a code for the command's outcome: none if it went well.
+    fn words(&self) -> (String, &'static str) {
+        let name = |side: &Side| match side {
+            Side::Client => "the client",
+            Side::Target => "the target",
+        };
+        match self {
+            Self::Denied(reason) => (format!("refused: {reason}"), "denied"),
+            Self::LeftWhileHeld => (
+                "the client left while it waited for approval".to_owned(),
+                "client_gone",
+            ),
+            Self::NotRecorded(_) => ("the record cannot be written".to_owned(), "not_recorded"),
+            Self::Unreachable(error) => (
+                format!("the target was not reached: {}", upstream::reason(error)),
+                "unreachable",
+            ),
+            Self::Unusable(error) => (
+                format!("the connection cannot be used: {}", error.kind()),
+                "broken",
+            ),
+            Self::Copied(Copied::Closed(side)) => {
+                (format!("closed in order, {} first", name(side)), "")
+            }
+            Self::Copied(Copied::Reset(side)) => {
+                (format!("{} reset the connection", name(side)), "reset")
+            }
+            Self::Copied(Copied::Broken(side, kind)) => (
+                format!("{}'s connection broke: {kind}", name(side)),
+                "broken",
+            ),
+            Self::Killed(killing) => (killing.words(), "killed"),
+            Self::Stopped => ("interceptor is shutting down".to_owned(), "shutdown"),
+        }
+    }
+}
+
+/// Waits until a client that is not read closes its side or breaks. Cancel-safe.
+async fn left(client: &TcpStream) {
+    loop {
+        match client.ready(Interest::READABLE | Interest::ERROR).await {
+            Ok(ready) if ready.is_read_closed() || ready.is_error() => return,
+            // It sent something, which waits for the answer as well: as long as that is not read,
+            // the kernel's word cannot be waited for.
+            Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            Err(_) => return,
+        }
+    }
+}
+
+fn approval(request: u64, resolution: &str, answer: &Resolution) -> Kind {
+    Kind::Approval(events::Approval {
+        request,
+        command: COMMAND,
+        resolution: resolution.to_owned(),
+        by: answer.by.clone(),
+        reason: answer.reason.clone(),
+    })
+}
+
+fn nobody() -> Resolution {
+    Resolution {
+        approved: false,
+        by: String::new(),
+        reason: String::new(),
+    }
+}
+
+/// SHA-256 of a command's text with its length before it, as for every other command.
+fn digest(text: &str) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    hash.update((text.len() as u64).to_be_bytes());
+    hash.update(text);
+    hash.finalize().to_vec()
+}
