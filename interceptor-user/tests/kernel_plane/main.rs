@@ -518,12 +518,18 @@ fn count(status: &serde_json::Value, name: &str) -> u64 {
         .unwrap()
 }
 
-fn link_ids(world: &World) -> Vec<u64> {
-    status(world)["links"]
+/// The links by name; a tc filter has no id.
+fn link_ids(world: &World) -> Vec<(String, Option<u64>)> {
+    let status = status(world);
+    let link = |link: &serde_json::Value| {
+        let name = link["name"].as_str().unwrap().to_owned();
+        (name, link["link_id"].as_u64())
+    };
+    status["links"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|link| link["link_id"].as_u64().unwrap())
+        .map(link)
         .collect()
 }
 
