@@ -61,6 +61,12 @@ const NEEDS: &[Need] = &[
     need(&["bpftool"], "bpftool", "looking into the kernel"),
     need(&["postgresql"], "postgres", "tests and demo"),
     need(&["dnsmasq-base"], "dnsmasq", "tests with names"),
+    need(&["qemu-system-x86"], "qemu-system-x86_64", "other kernels"),
+    need(
+        &["busybox-static", "cpio", "kmod", "xz-utils"],
+        "cpio",
+        "the initramfs of other kernels",
+    ),
     need(&["haproxy"], "haproxy", "the bench"),
     need(&["pgbouncer"], "pgbouncer", "the bench"),
 ];
