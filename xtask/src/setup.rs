@@ -159,6 +159,19 @@ fn install_packages() -> Result<()> {
     Ok(())
 }
 
+/// Installs a package that only some need, unless its program is there.
+pub(crate) fn install_if_missing(program: &str, package: &str) -> Result<()> {
+    if find(program).is_some() {
+        return Ok(());
+    }
+    ensure!(
+        is_debian()? && nix::unistd::geteuid().is_root(),
+        "{program} is missing; install it (Debian 12: as root, apt-get install {package})"
+    );
+    show::progress(&format!("installing with apt-get: {package}"));
+    apt(&["install", "--yes", "--no-install-recommends", package])
+}
+
 fn missing_packages<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
     // It fails when it does not know one of the names, and still prints the others.
     let output = Command::new("dpkg-query")

@@ -70,19 +70,26 @@ pub(super) fn attach(
     program: &OwnedFd,
 ) -> io::Result<()> {
     create_qdisc(bpffs, index)?;
-    if let Some(id) = occupant(index, direction)?
-        && !is_ours(id)
-    {
-        return Err(io::Error::other(format!(
-            "another program has the tc filter of priority {PRIORITY} and handle {HANDLE}"
-        )));
-    }
     let mut options = options();
     options.prog_fd = program.as_raw_fd();
-    options.flags = BPF_TC_F_REPLACE;
+    match occupant(index, direction) {
+        Ok(id) if is_ours(id) => options.flags = BPF_TC_F_REPLACE,
+        Ok(_) => return Err(taken()),
+        // Nobody, or a classic filter, which has no program: the kernel refuses to replace it.
+        Err(_) => {}
+    }
     let hook = hook(index, direction.attach_point())?;
     // SAFETY: both live until the call returns.
-    check(unsafe { bpf_tc_attach(&raw const hook, &raw mut options) })
+    match check(unsafe { bpf_tc_attach(&raw const hook, &raw mut options) }) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken()),
+        done => done,
+    }
+}
+
+fn taken() -> io::Error {
+    io::Error::other(format!(
+        "another program has the tc filter of priority {PRIORITY} and handle {HANDLE:#x}"
+    ))
 }
 
 /// The filters of this plane in this network namespace.
@@ -94,9 +101,12 @@ pub(super) fn list() -> Result<Vec<Filter>, KernelError> {
     object::take_libbpf_messages();
     for (index, device) in devices()? {
         for direction in Direction::BOTH {
-            let found = occupant(index, direction).map_err(failed(&device, direction))?;
-            let Some(program_id) = found.filter(|id| is_ours(*id)) else {
-                continue;
+            let program_id = match occupant(index, direction) {
+                Ok(id) if is_ours(id) => id,
+                Err(error) if !is_absence(&error) => {
+                    return Err(failed(&device, direction)(error));
+                }
+                Ok(_) | Err(_) => continue,
             };
             filters.push(Filter {
                 device: device.clone(),
@@ -187,15 +197,12 @@ fn remove_mark(mark: &Path) -> Result<(), KernelError> {
 }
 
 /// The program in our place, whoever's it is.
-fn occupant(index: u32, direction: Direction) -> io::Result<Option<u32>> {
+fn occupant(index: u32, direction: Direction) -> io::Result<u32> {
     let hook = hook(index, direction.attach_point())?;
     let mut options = options();
     // SAFETY: both live until the call returns.
-    match check(unsafe { bpf_tc_query(&raw const hook, &raw mut options) }) {
-        Ok(()) => Ok(Some(options.prog_id)),
-        Err(error) if is_absence(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
+    check(unsafe { bpf_tc_query(&raw const hook, &raw mut options) })?;
+    Ok(options.prog_id)
 }
 
 /// No filter, no qdisc, or no device any more.
