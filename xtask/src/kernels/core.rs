@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) slowness: u32,
     /// Run the kernel plane with tc filters too, where the kernel would not need them.
     pub(crate) with_filters: bool,
+    /// Only steps whose name has this in it.
+    pub(crate) only: String,
 }
 
 /// What was found on a kernel.
@@ -118,11 +120,11 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome> {
     let checks = doctor(plan)?;
     let mut steps = Vec::new();
     for (test, filter) in STEPS {
-        steps.push(step(plan, test, filter, &[])?);
+        steps.extend(step(plan, test, filter, &[])?);
     }
     if plan.with_filters {
         let environment = [("ICPT_KT_FILTERS", "1")];
-        steps.push(step(plan, "kernel_plane", "", &environment)?);
+        steps.extend(step(plan, "kernel_plane", "", &environment)?);
     }
     Ok(Outcome {
         kernel: release.trim().to_owned(),
@@ -145,10 +147,19 @@ fn doctor(plan: &Plan) -> Result<Vec<Check>> {
     Ok(report.checks)
 }
 
-fn step(plan: &Plan, test: &str, filter: &str, environment: &[(&str, &str)]) -> Result<Step> {
+/// Runs one test, unless the plan leaves it out.
+fn step(
+    plan: &Plan,
+    test: &str,
+    filter: &str,
+    environment: &[(&str, &str)],
+) -> Result<Option<Step>> {
     let mut name = format!("{test} {filter}").trim().to_owned();
     if !environment.is_empty() {
         name.push_str(" with tc filters");
+    }
+    if !name.contains(&plan.only) {
+        return Ok(None);
     }
     show::progress(&name);
     let mut command = Command::new(binary(plan, test)?);
@@ -172,7 +183,7 @@ fn step(plan: &Plan, test: &str, filter: &str, environment: &[(&str, &str)]) -> 
     };
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines.get(lines.len().saturating_sub(TAIL_LINES)..);
-    Ok(Step {
+    Ok(Some(Step {
         name,
         passed,
         seconds,
@@ -181,7 +192,7 @@ fn step(plan: &Plan, test: &str, filter: &str, environment: &[(&str, &str)]) -> 
         } else {
             tail.unwrap_or_default().join("\n")
         },
-    })
+    }))
 }
 
 fn binary<'p>(plan: &'p Plan, name: &str) -> Result<&'p Path> {

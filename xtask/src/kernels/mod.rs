@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Run on this kernel only: `running`, or how its release begins, such as 6.1
     #[arg(long, value_name = "RELEASE")]
     only: Option<String>,
+    /// Run only the tests whose name has this in it
+    #[arg(long, value_name = "TEXT")]
+    step: Option<String>,
     /// Write what was found as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -67,6 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         binaries: cargo::build_tests(&core::TESTS)?,
         slowness: 1,
         with_filters: false,
+        only: options.step.clone().unwrap_or_default(),
     };
     let mut outcomes = Vec::new();
     for (begin, package) in PACKAGES.into_iter().filter(|(begin, _)| wanted(begin)) {
