@@ -4,7 +4,7 @@
 //! is ours by its place (priority and handle) and by the name of its program; what others have on the
 //! device is left alone. A new program takes the old one's place in one step.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -16,8 +16,9 @@ use libbpf_rs::libbpf_sys::{
     bpf_tc_attach, bpf_tc_attach_point, bpf_tc_detach, bpf_tc_hook, bpf_tc_hook_create,
     bpf_tc_hook_destroy, bpf_tc_opts, bpf_tc_query,
 };
-use nix::net::if_::if_nameindex;
+use nix::net::if_::{Interface, if_nameindex};
 
+use super::device::Device;
 use super::tool::Tool;
 use super::{KernelError, feature, object};
 
@@ -99,7 +100,7 @@ pub(super) fn list() -> Result<Vec<Filter>, KernelError> {
         return Ok(filters);
     }
     object::take_libbpf_messages();
-    for (index, device) in devices()? {
+    for (index, device) in names()? {
         for direction in Direction::BOTH {
             let program_id = match occupant(index, direction) {
                 Ok(id) if is_ours(id) => id,
@@ -121,39 +122,50 @@ pub(super) fn list() -> Result<Vec<Filter>, KernelError> {
 
 /// Removes this plane's filters, and the qdiscs that it made if nobody else uses them by now.
 pub(super) fn remove_all(bpffs: &Path) -> Result<(), KernelError> {
-    for filter in list()? {
-        let options = options();
-        hook(filter.index, filter.direction.attach_point())
-            // SAFETY: both live until the call returns.
-            .and_then(|hook| check(unsafe { bpf_tc_detach(&raw const hook, &raw const options) }))
-            .map_err(failed(&filter.device, filter.direction))?;
+    remove_others(bpffs, &[])
+}
+
+/// The same on every device but these.
+pub(super) fn remove_others(bpffs: &Path, devices: &[Device]) -> Result<(), KernelError> {
+    let is_other = |index: u32| devices.iter().all(|device| device.index != index);
+    for filter in list()?.iter().filter(|filter| is_other(filter.index)) {
+        detach(filter.index, filter.direction).map_err(failed(&filter.device, filter.direction))?;
     }
-    for (index, device) in devices()? {
-        let mark = qdisc_mark(bpffs, index);
-        if mark.exists() {
-            remove_qdisc(index, &device)?;
-            remove_mark(&mark)?;
+    let Ok(marks) = fs::read_dir(qdisc_directory(bpffs)) else {
+        return Ok(()); // There is none where the kernel has tcx.
+    };
+    let names = names()?;
+    for mark in marks.flatten() {
+        let index = mark.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(index) = index.filter(|index| is_other(*index)) else {
+            continue;
+        };
+        // The index of a device that is gone may be another's one day.
+        if let Some(name) = names.get(&index) {
+            remove_qdisc(index, name)?;
         }
+        fs::remove_dir(mark.path()).map_err(KernelError::file("remove", mark.path()))?;
     }
     Ok(())
 }
 
-/// Forgets the qdiscs of devices that are gone: their index may be another device's one day.
-pub(super) fn forget_gone(bpffs: &Path) -> Result<(), KernelError> {
-    let directory = qdisc_directory(bpffs);
-    let Ok(entries) = fs::read_dir(&directory) else {
-        return Ok(()); // There is none where the kernel has tcx.
-    };
-    let present: BTreeSet<String> = devices()?
-        .iter()
-        .map(|(index, _)| index.to_string())
-        .collect();
-    for entry in entries.flatten() {
-        if !present.contains(entry.file_name().to_string_lossy().as_ref()) {
-            remove_mark(&entry.path())?;
+/// Removes our filter of one direction from a device, if it is there.
+pub(super) fn remove(device: &Device, direction: Direction) -> Result<(), KernelError> {
+    match occupant(device.index, direction) {
+        Ok(id) if is_ours(id) => {
+            detach(device.index, direction).map_err(failed(&device.name, direction))
         }
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn detach(index: u32, direction: Direction) -> io::Result<()> {
+    let (hook, options) = (hook(index, direction.attach_point())?, options());
+    // SAFETY: both live until the call returns.
+    match check(unsafe { bpf_tc_detach(&raw const hook, &raw const options) }) {
+        Err(error) if !is_absence(&error) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the qdisc that filters hang on. A mark says that it was not there before.
@@ -190,10 +202,6 @@ fn remove_qdisc(index: u32, device: &str) -> Result<(), KernelError> {
         Err(error) if !is_absence(&error) => Err(failed(device, Direction::Ingress)(error)),
         _ => Ok(()),
     }
-}
-
-fn remove_mark(mark: &Path) -> Result<(), KernelError> {
-    fs::remove_dir(mark).map_err(KernelError::file("remove", mark))
 }
 
 /// The program in our place, whoever's it is.
@@ -258,19 +266,17 @@ fn check(result: i32) -> io::Result<()> {
     }
 }
 
-/// Every device of this network namespace.
-fn devices() -> Result<Vec<(u32, String)>, KernelError> {
+/// Every device of this network namespace by its index.
+fn names() -> Result<BTreeMap<u32, String>, KernelError> {
     let list = if_nameindex().map_err(|errno| KernelError::ToolFailed {
         command: "if_nameindex".into(),
         message: errno.to_string(),
     })?;
-    Ok(list
-        .iter()
-        .map(|interface| {
-            let name = interface.name().to_string_lossy().into_owned();
-            (interface.index(), name)
-        })
-        .collect())
+    let named = |interface: &Interface| {
+        let name = interface.name().to_string_lossy().into_owned();
+        (interface.index(), name)
+    };
+    Ok(list.iter().map(named).collect())
 }
 
 fn qdisc_directory(bpffs: &Path) -> PathBuf {

@@ -159,7 +159,7 @@ fn attach_device(
             if feature::has_tcx() {
                 detach(&pin)?;
             } else {
-                filter::remove(device.index, direction)?;
+                filter::remove(device, direction)?;
             }
             continue;
         }
