@@ -15,6 +15,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::doctor::Check;
+use super::frames;
 use super::tool::Tool;
 use super::{
     Attached, BPFFS_DEFAULT, KernelError, Plane, PlaneConfig, TargetRoute, cgroup_mount_point,
@@ -146,17 +147,11 @@ fn device() -> Check {
 }
 
 fn netdev_egress() -> Check {
-    let rules = "table netdev probe {
-	chain egress {
-		type filter hook egress device \"lo\" priority 0;
-	}
-}
-";
     Check::or_weaker(
         "nft chains on the way out of a device",
-        Tool::Nft.run(&["-f", "-"], rules).is_ok(),
+        Tool::Nft.run(&["-f", "-"], frames::PROBE).is_ok(),
         "one made",
-        "frames of a packet socket that goes round the queues meet no nft chain",
+        "a process with CAP_NET_RAW can send frames to targets past the gateway",
     )
 }
 

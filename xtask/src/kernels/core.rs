@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{root, show};
 
 /// The tests that have to be built.
-pub(crate) const TESTS: [&str; 3] = ["kernel_plane", "filters", "end_to_end"];
+pub(crate) const TESTS: [&str; 4] = ["kernel_plane", "kernel_edge", "filters", "end_to_end"];
 
 /// A file of the guest's shared directory.
 const PLAN: &str = "plan.json";
@@ -21,8 +21,9 @@ const OUTCOME: &str = "outcome.json";
 
 /// The kernel plane's life, and of the end-to-end tests what depends on the kernel, and a refusal, a
 /// hold and a mask with the real PostgreSQL.
-const STEPS: [(&str, &str); 8] = [
+const STEPS: [(&str, &str); 9] = [
     ("kernel_plane", ""),
+    ("kernel_edge", ""),
     ("filters", ""),
     (
         "end_to_end",

@@ -57,6 +57,7 @@ fn write_start(shared: &Path, image: &Image) -> Result<()> {
     let text = format!(
         "mkdir -p /lib/modules/{release}\n\
          mount --bind '{modules}' /lib/modules/{release}\n\
+         modprobe tun\n\
          ip link set lo up\n\
          sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n\
          cd '{root}'\n\

@@ -45,6 +45,8 @@ const PACKAGES: [(&str, &str); 2] = [
 ];
 /// What `--only` calls the kernel of this host.
 const RUNNING: &str = "running";
+/// Where a guest does not see this host's files (init.sh).
+const HIDDEN: [&str; 4] = ["/dev", "/run", "/tmp", "/var/tmp"];
 /// How much longer than on a processor of its own everything may take in a guest.
 const GUEST_SLOWNESS: u32 = 5;
 
@@ -64,6 +66,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         PACKAGES.iter().any(|(begin, _)| wanted(begin)) || wanted(RUNNING),
         "--only takes {RUNNING}, {}",
         PACKAGES.map(|(begin, _)| begin).join(", ")
+    );
+    let root = crate::root()?;
+    ensure!(
+        !HIDDEN.iter().any(|place| root.starts_with(place)),
+        "a guest has its own {}; move {} elsewhere",
+        HIDDEN.join(", "),
+        root.display()
     );
     setup::run()?;
     let plan = Plan {
