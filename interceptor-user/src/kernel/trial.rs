@@ -192,6 +192,7 @@ fn attach(cgroup: &Path) -> Result<Attached, KernelError> {
             network,
             ports: TARGET.port()..=TARGET.port(),
             target: 0,
+            preserve_client_address: false,
         }],
         ..PlaneConfig::default()
     })

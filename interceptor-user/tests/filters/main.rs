@@ -114,6 +114,7 @@ fn attach() {
             network: "10.77.2.2/32".parse().unwrap(),
             ports: 5432..=5432,
             target: 0,
+            preserve_client_address: false,
         }],
         ..PlaneConfig::default()
     };

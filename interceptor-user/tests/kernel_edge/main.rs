@@ -357,7 +357,12 @@ fn uncovered_device(world: &World, relay: &Role, target: &Role) {
 }
 
 fn renamed_and_bridged(world: &World, relay: &Role, target: &Role) {
-    lines("ip -n icpt-ke-g link set icpt-ke-l0 name icpt-ke-r0");
+    // Before 6.2, a device that is up keeps its name.
+    lines(
+        "ip -n icpt-ke-g link set icpt-ke-l0 down
+ip -n icpt-ke-g link set icpt-ke-l0 name icpt-ke-r0
+ip -n icpt-ke-g link set icpt-ke-r0 up",
+    );
     relay.wait_for("change device icpt-ke-l0 is called icpt-ke-r0 now");
     expect_carried(world, target);
     assert_eq!(links_on(world, Some("icpt-ke-r0")).len(), 2);

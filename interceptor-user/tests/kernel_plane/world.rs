@@ -32,7 +32,6 @@ pub(crate) fn scaled(time: Duration) -> Duration {
         .unwrap_or(1)
 }
 
-
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
     Client,
