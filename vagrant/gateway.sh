@@ -1,12 +1,11 @@
 #!/bin/bash
-# The gateway: routes between client and target, and has what building interceptor needs.
+# The gateway: has what building interceptor needs, and says whether its kernel can run it. network.sh
+# makes it route between client and target.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 apt-get install -q -y --no-install-recommends ca-certificates curl gcc git libc6-dev
 
-echo "net.ipv4.ip_forward = 1" >/etc/sysctl.d/90-gateway.conf
-sysctl -q --system
 install -d /var/tmp/interceptor-tests/demo
 install -m 0600 /dev/null /var/tmp/interceptor-tests/demo/catalog-password
 printf 'catalog-password' >/var/tmp/interceptor-tests/demo/catalog-password
@@ -17,3 +16,5 @@ if ! command -v cargo >/dev/null; then
 fi
 cd /interceptor
 cargo xtask setup
+cargo build --release -p interceptor-user
+target/release/interceptor doctor

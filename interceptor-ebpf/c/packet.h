@@ -157,6 +157,9 @@ static __always_inline bool reach_transport(struct __sk_buff *skb, struct packet
 
 	if (!packet->ipv6)
 		return true;
+	/* Unrolled: clang lays the loop out so that its head is reached by falling through, which Linux 6.1
+	 * refuses (push_insn in kernel/bpf/verifier.c). */
+#pragma unroll
 	for (int headers = 0; headers <= EXTENSION_HEADERS_MAX; headers++) {
 		if (!is_extension_header(packet->protocol))
 			return true;

@@ -26,26 +26,9 @@ pub const DATABASE: &str = "shop";
 
 const SAMPLE: &str = include_str!("../sql/shop.sql");
 
-/// The harness measures and tests the gateway, not the disk: nothing here outlives the run.
-const SETTINGS: &str = "
-listen_addresses = '*'
-max_connections = 1200
-shared_buffers = 128MB
-fsync = off
-synchronous_commit = off
-full_page_writes = off
-password_encryption = scram-sha-256
-log_statement = all
-log_connections = on
-log_line_prefix = '%m [%p] %q%u@%d %h '
-";
-
-/// `wire` is for tests that write the protocol by hand; all others prove their password.
-const ACCESS: &str = "
-local all  all               peer
-host  all  wire  all         trust
-host  all  all   all         scram-sha-256
-";
+/// The configuration that Vagrant's target has too.
+const SETTINGS: &str = include_str!("../../vagrant/postgresql.conf");
+const ACCESS: &str = include_str!("../../vagrant/pg_hba.conf");
 
 /// How the names of templates begin, and the lock that whoever makes or removes one holds.
 const TEMPLATE: &str = "template-";

@@ -22,6 +22,18 @@ use crate::netns::{Namespace, c_string};
 /// How often the waits of the harness look again.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
+/// By how much this machine is slower than a processor of its own, as the environment says it: an
+/// emulated one needs ten times as long.
+const SLOWNESS: &str = "INTERCEPTOR_TEST_SLOWNESS";
+
+/// A limit on time, longer where the machine is slow.
+pub fn scaled(limit: Duration) -> Duration {
+    let slowness = std::env::var(SLOWNESS)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    limit.saturating_mul(slowness.unwrap_or(1))
+}
+
 /// A command that starts in `namespace` and `cgroup`, as `user` (root if `None`).
 ///
 /// The child moves itself between fork and exec, as a process that logs in would: it was never
@@ -163,11 +175,13 @@ impl Running {
         read_from_start(&self.stderr)
     }
 
-    /// Waits for its end; past `limit` it is killed and the wait fails with what it printed.
+    /// Waits for its end; past `limit` from now it is killed and the wait fails with what it printed.
     pub fn wait(mut self, limit: Duration) -> Result<Finished> {
+        let limit = scaled(limit);
+        let waits = Instant::now();
         while !self.has_ended()? {
             interrupt::check()?;
-            if self.started.elapsed() > limit {
+            if waits.elapsed() > limit {
                 let (out, err) = (self.stdout()?, self.stderr()?);
                 bail!(
                     "{} did not end within {limit:?}; it printed\n{out}{err}",
@@ -244,6 +258,7 @@ pub fn wait_until(
     limit: Duration,
     mut ready: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
+    let limit = scaled(limit);
     let start = Instant::now();
     while !ready()? {
         interrupt::check()?;
@@ -257,6 +272,7 @@ pub fn wait_until(
 
 /// The same for clean-up, which goes on after an interrupt. True if it became ready.
 pub(crate) fn poll_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
+    let limit = scaled(limit);
     let start = Instant::now();
     loop {
         if ready() {

@@ -16,7 +16,7 @@ use crate::gateway::{self, Gateway};
 use crate::interrupt;
 use crate::netns::{self, Namespace};
 use crate::postgres::{self, Postgres};
-use crate::process::{self, wait_until};
+use crate::process::{self, Running, wait_until};
 use crate::psql::Psql;
 
 /// The target's address that policy files name.
@@ -339,29 +339,15 @@ fn network(name: &str) -> Result<[Namespace; 3]> {
 
     gateway.ip(&format!(
         "link add name client0 type veth peer name eth0 netns {}
-link add name target0 type veth peer name eth0 netns {}
-address add 10.77.1.1/24 dev client0
-address add fd77:1::1/64 dev client0 nodad
-address add 10.77.2.1/24 dev target0
-address add fd77:2::1/64 dev target0 nodad
-link set client0 up
-link set target0 up",
+link add name target0 type veth peer name eth0 netns {}",
         client.name(),
         target.name()
     ))?;
-    client.ip("address add 10.77.1.2/24 dev eth0
-address add fd77:1::2/64 dev eth0 nodad
-link set eth0 up
-route add default via 10.77.1.1
-route add ::/0 via fd77:1::1")?;
-    target.ip("address add 10.77.2.2/24 dev eth0
-address add 10.77.2.3/24 dev eth0
-address add fd77:2::2/64 dev eth0 nodad
-link set eth0 up
-route add default via 10.77.2.1
-route add ::/0 via fd77:2::1")?;
-    gateway.sysctl("ipv4/ip_forward", "1")?;
-    gateway.sysctl("ipv6/conf/all/forwarding", "1")?;
+    configure(&gateway, &["gateway", "client0", "target0"])?;
+    configure(&client, &["client", "eth0"])?;
+    configure(&target, &["target", "eth0"])?;
+    client.ip("route add default via 10.77.1.1\nroute add ::/0 via fd77:1::1")?;
+    target.ip("route add default via 10.77.2.1\nroute add ::/0 via fd77:2::1")?;
     for (namespace, cables) in [
         (&client, &["eth0"][..]),
         (&gateway, &["client0", "target0"]),
@@ -374,6 +360,17 @@ route add ::/0 via fd77:2::1")?;
         )?;
     }
     Ok([client, gateway, target])
+}
+
+/// Gives a namespace its addresses and routes, by the script that does it for Vagrant's machines.
+fn configure(namespace: &Namespace, arguments: &[&str]) -> Result<()> {
+    let mut shell = process::command("bash", Some(namespace), None, None)?;
+    shell.args(["-s", "--"]).args(arguments);
+    let script = include_str!("../../vagrant/network.sh");
+    Running::spawn(shell, script)?
+        .wait(Duration::from_secs(10))?
+        .success()?;
+    Ok(())
 }
 
 /// Whether each cable's end has its link-local address, and no address is tentative any more: the

@@ -1,5 +1,6 @@
 //! Running Cargo and other programs in the workspace, with their output passed through.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -73,6 +74,22 @@ pub(crate) fn build_gateway(profile: Profile) -> Result<PathBuf> {
         .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
         .find(|path| path.file_name().is_some_and(|name| name == "interceptor"))
         .ok_or_else(|| anyhow!("Cargo built no `interceptor`"))
+}
+
+/// Builds the gateway and integration tests, as the tests have them; paths by name.
+pub(crate) fn build_tests(tests: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut arguments = vec!["build", "--workspace", "--locked", "--bin", "interceptor"];
+    arguments.extend(tests.iter().flat_map(|test| ["--test", test]));
+    arguments.push("--message-format=json-render-diagnostics");
+    let messages = capture("cargo", &arguments)?;
+    Ok(messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| {
+            let name = message.get("target")?.get("name")?.as_str()?.to_owned();
+            Some((name, PathBuf::from(message.get("executable")?.as_str()?)))
+        })
+        .collect())
 }
 
 /// `cargo metadata` of the workspace.

@@ -1,4 +1,4 @@
-//! Everything a developer runs: `cargo xtask setup | test | demo | bench`.
+//! Everything a developer runs: `cargo xtask setup | test | demo | bench | kernels`.
 //!
 //! It drives other programs and reports; it knows nothing that the gateway's own crates know.
 
@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod check;
 mod demo;
+mod kernels;
 mod setup;
 mod show;
 mod tamper;
@@ -38,6 +39,8 @@ enum Task {
         #[command(subcommand)]
         what: bench::Bench,
     },
+    /// Run the gateway on Debian's kernels in QEMU, and show what each kernel has
+    Kernels(kernels::Options),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test(options) => check::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Bench { what } => bench::run(&what),
+        Task::Kernels(options) => kernels::run(&options),
     }
 }
 

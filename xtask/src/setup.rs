@@ -62,6 +62,12 @@ const NEEDS: &[Need] = &[
     need(&["postgresql"], "postgres", "tests and demo"),
     need(&["dnsmasq-base"], "dnsmasq", "tests with names"),
     need(&["redis-server"], "redis-server", "tests"),
+    need(&["qemu-system-x86"], "qemu-system-x86_64", "other kernels"),
+    need(
+        &["busybox-static", "cpio", "kmod", "xz-utils"],
+        "cpio",
+        "the initramfs of other kernels",
+    ),
     need(&["haproxy"], "haproxy", "the bench"),
     need(&["pgbouncer"], "pgbouncer", "the bench"),
 ];
@@ -152,6 +158,19 @@ fn install_packages() -> Result<()> {
         still.join(" ")
     );
     Ok(())
+}
+
+/// Installs a package that only some need, unless its program is there.
+pub(crate) fn install_if_missing(program: &str, package: &str) -> Result<()> {
+    if find(program).is_some() {
+        return Ok(());
+    }
+    ensure!(
+        is_debian()? && nix::unistd::geteuid().is_root(),
+        "{program} is missing; install it (Debian 12: as root, apt-get install {package})"
+    );
+    show::progress(&format!("installing with apt-get: {package}"));
+    apt(&["install", "--yes", "--no-install-recommends", package])
 }
 
 fn missing_packages<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {

@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
     version,
     disable_help_subcommand = true,
     after_help = "Examples:
+  interceptor doctor                           can this host run it?
   interceptor policy check ./policies          see whether the policy files are right
   interceptor run --policies ./policies        start the gateway (as root)
   interceptor status                           is it in force, and what did it decide?
@@ -45,6 +46,8 @@ pub enum Command {
     Detach(DetachArgs),
     /// Show whether the gateway is in force, and its counters
     Status(StatusArgs),
+    /// Tell whether this host can run the gateway; changes nothing
+    Doctor(DoctorArgs),
     /// Decide on commands that wait for a person
     #[command(subcommand)]
     Approvals(ApprovalsCommand),
@@ -166,6 +169,29 @@ pub struct StatusArgs {
     /// How to reach the gateway and how to print.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// `interceptor doctor`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It needs root, and no gateway. What has to be tried is tried in a network namespace, a mount
+namespace and a cgroup that are made for it and removed afterwards.
+
+  available  as it should be
+  fallback   not there; the gateway does the same in another way
+  weaker     not there; the detail says what is lost
+  missing    not there; the gateway cannot run (exit status 1)"
+)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Be the gateway of the trial, in this cgroup
+    #[arg(long, hide = true, value_name = "CGROUP")]
+    pub trial: Option<PathBuf>,
+    /// Be the client of the trial, in this cgroup
+    #[arg(long, hide = true, value_name = "CGROUP")]
+    pub trial_client: Option<PathBuf>,
 }
 
 /// What all commands that ask the gateway take.

@@ -6,6 +6,7 @@
 mod approvals;
 pub mod arguments;
 mod audit;
+mod doctor;
 mod output;
 mod sessions;
 mod status;
@@ -55,6 +56,8 @@ enum CliError {
     NoLog { socket: PathBuf, directory: PathBuf },
     #[error("{path} cannot be written: {source}; give another --output")]
     Output { path: PathBuf, source: io::Error },
+    #[error("this host cannot run the gateway: {0}; provide what is missing, and ask again")]
+    Unfit(String),
     #[error("the output cannot be written: {0}; check where it goes")]
     Print(#[from] io::Error),
 }
@@ -102,6 +105,7 @@ fn dispatch(command: Command, parts: &Parts, out: &mut impl Write) -> Result<(),
         Command::Run(arguments) => Ok((parts.run)(arguments)?),
         Command::Detach(arguments) => Ok((parts.detach)(arguments)?),
         Command::Status(arguments) => status::show(&arguments, parts.kernel_status, out),
+        Command::Doctor(arguments) => doctor::show(&arguments, out),
         Command::Approvals(command) => match command {
             ApprovalsCommand::List { common } => approvals::list(&common, out),
             ApprovalsCommand::Show { number, common } => approvals::show(number, &common, out),
@@ -185,6 +189,7 @@ mod tests {
              --device a --device b --listen-port 1 --drain 5m --log debug --log-format json",
             "interceptor detach --cgroup /c --bpffs /b",
             "interceptor status --bpffs /b --run-dir /r --json",
+            "interceptor doctor --json",
             "interceptor approvals list --run-dir /r --json",
             "interceptor approvals show 7",
             "interceptor approvals approve 7 --reason because",

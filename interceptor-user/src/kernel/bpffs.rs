@@ -37,6 +37,11 @@ pub(super) fn prepare(directory: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Whether it is where everybody looks for it.
+pub(super) fn is_mounted() -> bool {
+    is_bpffs(Path::new(MOUNT))
+}
+
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }

@@ -9,7 +9,9 @@ use libbpf_rs::Link;
 
 use super::cgroup::Cgroup;
 use super::maps::Maps;
-use super::{KernelError, PlaneConfig, backstop, check_capabilities, link, routing, shared_config};
+use super::{
+    KernelError, PlaneConfig, backstop, check_capabilities, filter, link, routing, shared_config,
+};
 
 /// Removes every trace of the plane: links, maps, nft table, rules, routes, the proxy's cgroup.
 /// Connections go directly to the targets from then on. What is gone already is no error.
@@ -30,6 +32,7 @@ pub fn detach(cgroup: Option<&Path>, bpffs: &Path) -> Result<(), KernelError> {
     let config = config(bpffs);
     // The guards go last: while it lasts, a connection is refused rather than half-way steered.
     remove_links(&link::directory(bpffs))?;
+    filter::remove_all(bpffs)?;
     routing::remove(&config)?;
     backstop::remove()?;
     remove_tree(bpffs)?;

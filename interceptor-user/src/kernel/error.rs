@@ -94,7 +94,7 @@ pub enum KernelError {
     },
     /// The kernel did not take the programs.
     #[error(
-        "the kernel {release} did not take the {object} programs: {detail}; Linux 6.6 or later with BTF is needed"
+        "the kernel {release} did not take the {object} programs: {detail}; `interceptor doctor` says what it lacks"
     )]
     Load {
         /// Which object.
@@ -106,7 +106,7 @@ pub enum KernelError {
     },
     /// A program could not be attached.
     #[error(
-        "cannot attach {program} to {place}: {source}; Linux 6.6 or later is needed, and no program there that forbids others"
+        "cannot attach {program} to {place}: {source}; see whether a program there forbids others, and what `interceptor doctor` says"
     )]
     Attach {
         /// The program.

@@ -25,6 +25,8 @@ use nix::net::if_::if_indextoname;
 use super::KernelError;
 use super::cgroup::Cgroup;
 use super::device::{Device, Framing};
+use super::feature;
+use super::filter::{self, Direction};
 use super::object::Programs;
 
 /// The cgroup programs by name, in the order in which they are attached: a socket of the proxy must
@@ -146,15 +148,23 @@ fn attach_device(
         Framing::Loopback => ("ingress_lo", "egress_lo"),
     };
     for (name, attach_type, direction) in [
-        (ingress, BPF_TCX_INGRESS, "ingress"),
-        (egress, BPF_TCX_EGRESS, "egress"),
+        (ingress, BPF_TCX_INGRESS, Direction::Ingress),
+        (egress, BPF_TCX_EGRESS, Direction::Egress),
     ] {
         // By index: a name can change, and bpffs allows no dots, which names may have.
-        let pin = directory.join(format!("{direction}_{}", device.index));
+        let pin = directory.join(format!("{}_{}", direction.name(), device.index));
         // A frame that a bridge passes on must not carry a socket of this host; what the bridge
         // itself receives comes by the bridge's device.
-        if device.is_member && direction == "ingress" {
-            detach(&pin)?;
+        if device.is_member && direction == Direction::Ingress {
+            if feature::has_tcx() {
+                detach(&pin)?;
+            } else {
+                filter::remove(device, direction)?;
+            }
+            continue;
+        }
+        if !feature::has_tcx() {
+            attach_filter(programs, name, device, direction, directory)?;
             continue;
         }
         let place = Place::Device {
@@ -163,6 +173,27 @@ fn attach_device(
         attach_one(programs, name, attach_type, &place, &device.name, &pin)?;
     }
     Ok(())
+}
+
+/// For a kernel without tcx.
+fn attach_filter(
+    programs: &Programs,
+    name: &str,
+    device: &Device,
+    direction: Direction,
+    links: &Path,
+) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Attach {
+        program: name.into(),
+        place: device.name.clone(),
+        source,
+    };
+    let program = programs
+        .descriptors
+        .get(name)
+        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let bpffs = links.parent().unwrap_or(links);
+    filter::attach(bpffs, device.index, direction, program).map_err(failed)
 }
 
 fn attach_one(
@@ -232,7 +263,7 @@ pub(super) fn detach_others(bpffs: &Path, devices: &[Device]) -> Result<(), Kern
             detach(&entry.path())?;
         }
     }
-    Ok(())
+    filter::remove_others(bpffs, devices)
 }
 
 /// Takes a program away, if it is there.

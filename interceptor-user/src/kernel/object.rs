@@ -88,11 +88,7 @@ fn load_optional(name: &'static str, bytes: &[u8], directory: &Path) -> BTreeMap
 
 /// Opens an object in C whose pinned maps are in `directory`.
 pub(super) fn open_c(bytes: &[u8], directory: &Path) -> Result<OpenObject, libbpf_rs::Error> {
-    static PRINT: Once = Once::new();
-    // The verifier's words go to the log; libbpf would write them to standard error.
-    PRINT.call_once(|| {
-        set_print(Some((PrintLevel::Warn, log_libbpf)));
-    });
+    take_libbpf_messages();
     ObjectBuilder::default()
         .name("interceptor")
         .and_then(|builder| builder.pin_root_path(directory))
@@ -198,9 +194,19 @@ fn load_error(object: &'static str, error: impl Into<Box<dyn std::error::Error>>
 /// Whether what libbpf says now is about programs that may be missing.
 static IS_OPTIONAL: AtomicBool = AtomicBool::new(false);
 
+/// The verifier's words go to the log; libbpf would write them to standard error.
+pub(super) fn take_libbpf_messages() {
+    static PRINT: Once = Once::new();
+    PRINT.call_once(|| {
+        set_print(Some((PrintLevel::Warn, log_libbpf)));
+    });
+}
+
 fn log_libbpf(_level: PrintLevel, message: String) {
     let message = message.trim_end();
-    if IS_OPTIONAL.load(Ordering::Relaxed) {
+    // netlink's words come with an error number, which whoever asked reports if it matters.
+    let is_answer = message.contains("Kernel error message: ");
+    if is_answer || IS_OPTIONAL.load(Ordering::Relaxed) {
         tracing::debug!(target: "interceptor::kernel", "{message}");
     } else {
         tracing::warn!(target: "interceptor::kernel", "{message}");

@@ -9,7 +9,7 @@ use nix::net::if_::if_indextoname;
 use serde::Serialize;
 
 use super::maps::Maps;
-use super::{KernelError, backstop, cgroup_mount_point, check_capabilities, link, routing};
+use super::{KernelError, backstop, cgroup_mount_point, check_capabilities, filter, link, routing};
 use crate::identify;
 
 /// The state of the plane.
@@ -38,8 +38,8 @@ pub struct LinkStatus {
     pub name: String,
     /// The cgroup's path, the device's name or the network namespace; `None` where that is gone.
     pub place: Option<String>,
-    /// The link's id.
-    pub link_id: u32,
+    /// The link's id; `None` for a tc filter, which the kernel has instead of a link before 6.6.
+    pub link_id: Option<u32>,
     /// The program's id.
     pub program_id: u32,
 }
@@ -120,10 +120,16 @@ fn links(directory: &Path) -> Result<Vec<LinkStatus>, KernelError> {
         links.push(LinkStatus {
             name,
             place,
-            link_id: info.id,
+            link_id: Some(info.id),
             program_id: info.prog_id,
         });
     }
+    links.extend(filter::list()?.into_iter().map(|filter| LinkStatus {
+        name: format!("{}_{}", filter.direction.name(), filter.index),
+        place: Some(filter.device),
+        link_id: None,
+        program_id: filter.program_id,
+    }));
     links.sort();
     Ok(links)
 }

@@ -1,4 +1,4 @@
-//! Runs `ip`, `nft` and `ss`: the kernel's own interface for all that they do is netlink, and
+//! Runs `ip`, `nft`, `ss` and `tc`: the kernel's own interface for all that they do is netlink, and
 //! these programs are its well-kept front.
 
 use std::io::{ErrorKind, Write as _};
@@ -12,6 +12,7 @@ pub(super) enum Tool {
     Ip,
     Nft,
     Ss,
+    Tc,
 }
 
 impl Tool {
@@ -20,12 +21,13 @@ impl Tool {
             Tool::Ip => "ip",
             Tool::Nft => "nft",
             Tool::Ss => "ss",
+            Tool::Tc => "tc",
         }
     }
 
     const fn package(self) -> &'static str {
         match self {
-            Tool::Ip | Tool::Ss => "iproute2",
+            Tool::Ip | Tool::Ss | Tool::Tc => "iproute2",
             Tool::Nft => "nftables",
         }
     }

@@ -16,7 +16,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use world::{BPFFS, Place, Role, World, command, lines, until};
+use world::{BPFFS, Place, Role, World, command, lines, scaled, until};
 
 const TARGET: &str = "10.78.2.2:5432";
 const TARGETS: [&str; 3] = [
@@ -66,8 +66,12 @@ fn scenario() {
     moved_device(&world, &relay, &target);
     step("devices may come and go by the dozen");
     many_devices(&world, &relay, &target);
-    step("unix sockets are refused by name");
-    unix_sockets(&world, &mut relay);
+    if has_unix_hook() {
+        step("unix sockets are refused by name");
+        unix_sockets(&world, &mut relay);
+    } else {
+        step("this kernel has no hook for unix sockets");
+    }
     relay.kill();
 
     step("of named devices only those are covered, whenever they come");
@@ -305,11 +309,17 @@ fn expect_no_direct(target: &Role) {
     }
 }
 
+/// Whether this kernel asks programs before a unix socket connects (since 6.7), by a symbol of its own.
+fn has_unix_hook() -> bool {
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap();
+    symbols.contains(" bpf_sock_addr_set_sun_path")
+}
+
 fn expect_carried(world: &World, target: &Role) {
     let line = world.run(Place::Client, &["hammer", TARGET]).remove(0);
     println!("kernel_edge: {line}");
     assert!(
-        milliseconds(&line) <= COVER_MAX.as_millis() as u64,
+        milliseconds(&line) <= scaled(COVER_MAX).as_millis() as u64,
         "{line}"
     );
     expect_no_direct(target);
@@ -347,7 +357,12 @@ fn uncovered_device(world: &World, relay: &Role, target: &Role) {
 }
 
 fn renamed_and_bridged(world: &World, relay: &Role, target: &Role) {
-    lines("ip -n icpt-ke-g link set icpt-ke-l0 name icpt-ke-r0");
+    // Before 6.2, a device that is up keeps its name.
+    lines(
+        "ip -n icpt-ke-g link set icpt-ke-l0 down
+ip -n icpt-ke-g link set icpt-ke-l0 name icpt-ke-r0
+ip -n icpt-ke-g link set icpt-ke-r0 up",
+    );
     relay.wait_for("change device icpt-ke-l0 is called icpt-ke-r0 now");
     expect_carried(world, target);
     assert_eq!(links_on(world, Some("icpt-ke-r0")).len(), 2);

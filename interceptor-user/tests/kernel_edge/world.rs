@@ -12,6 +12,15 @@ pub(crate) const PREFIX: &str = "icpt-ke-";
 /// How long a machine under load may take for anything.
 const WAIT: Duration = Duration::from_secs(60);
 
+/// A time, longer where the environment says that the machine is slow, as an emulated one is.
+pub(crate) fn scaled(time: Duration) -> Duration {
+    let slowness = std::env::var("INTERCEPTOR_TEST_SLOWNESS");
+    time * slowness
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
+}
+
 pub(crate) const BPFFS: &str = "/sys/fs/bpf/icpt-ke-pins";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -191,7 +200,10 @@ pub(crate) fn command(words: &[&str]) -> String {
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < WAIT, "not so after {WAIT:?}: {what}");
+        assert!(
+            start.elapsed() < scaled(WAIT),
+            "not so after {WAIT:?}: {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     start.elapsed()
@@ -207,7 +219,7 @@ impl Role {
     /// The next line; a failure if there is none.
     pub(crate) fn line(&self) -> String {
         self.lines
-            .recv_timeout(WAIT)
+            .recv_timeout(scaled(WAIT))
             .expect("the process said nothing more")
     }
 

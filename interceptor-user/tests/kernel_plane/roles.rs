@@ -24,6 +24,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Plays the role that the arguments name.
 pub(crate) fn play(arguments: &[&str]) {
+    if std::env::var_os("ICPT_KT_FILTERS").is_some() {
+        interceptor_user::kernel::feature::assume_no_tcx();
+    }
     enter_cgroup();
     match arguments {
         ["relay", cgroup, bpffs, targets @ ..] => relay(cgroup, bpffs, targets),

@@ -23,6 +23,14 @@ pub(crate) fn name(end: &str) -> String {
 pub(crate) fn bpffs() -> String {
     format!("/sys/fs/bpf/{}", name("pins"))
 }
+/// A time, longer where the environment says that the machine is slow, as an emulated one is.
+pub(crate) fn scaled(time: Duration) -> Duration {
+    let slowness = std::env::var("INTERCEPTOR_TEST_SLOWNESS");
+    time * slowness
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
+}
 
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
@@ -254,13 +262,13 @@ impl Role {
 
     pub(crate) fn line_within(&self, wait: Duration) -> String {
         self.lines
-            .recv_timeout(wait)
+            .recv_timeout(scaled(wait))
             .expect("the process said nothing more")
     }
 
     /// The lines that are there now.
     pub(crate) fn lines(&self) -> Vec<String> {
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(scaled(Duration::from_millis(100)));
         self.lines.try_iter().collect()
     }
 

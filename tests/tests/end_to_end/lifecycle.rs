@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use interceptor_tests::policies::{OPEN, SHOP};
+use interceptor_tests::process::scaled;
 use interceptor_tests::wire::{Wire, message, query};
 use interceptor_tests::world::{TARGET_V4, TARGET_V6, UNNAMED_V4};
 use interceptor_tests::{From, Gateway, World, postgres, wait_until, with_gateway, with_world};
@@ -30,7 +31,7 @@ fn refused(world: &World) -> Result<()> {
             let error = finished.failure()?;
             assert!(error.contains("refused"), "{from:?} to {host}: {error}");
             assert!(
-                elapsed < Duration::from_secs(1),
+                elapsed < scaled(Duration::from_secs(1)),
                 "{from:?} to {host}: {elapsed:?}"
             );
         }
