@@ -59,10 +59,11 @@ static __always_inline void add_program(struct identity *identity, struct tcp_so
 {
 	struct task_struct *task;
 
-	if (BPF_CORE_READ_BITFIELD(tcp, fastopen_connect) ||
-	    bpf_get_current_pid_tgid() != ((__u64)identity->tgid << 32 | identity->tid))
-		return;
+	/* bpf_get_current_pid_tgid() is not for sock_ops programs before 6.10. */
 	task = bpf_get_current_task_btf();
+	if (BPF_CORE_READ_BITFIELD(tcp, fastopen_connect) ||
+	    (__u32)task->tgid != identity->tgid || (__u32)task->pid != identity->tid)
+		return;
 	identity->started_boot_ns = task->group_leader->start_boottime;
 	identity->exec_count = task->self_exec_id;
 	identity->address_space = (__u64)task->mm;

@@ -78,6 +78,8 @@ struct mm_struct {
 };
 
 struct task_struct {
+	int pid;
+	int tgid;
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
 	__u64 start_boottime;
