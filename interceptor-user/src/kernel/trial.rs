@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -239,7 +240,7 @@ fn connections(cgroup: &Path, attached: Attached) -> Result<Vec<Check>, KernelEr
 /// Accepts one connection and answers it. Whether its client is known.
 fn accept(plane: &Plane, listener: &TcpListener) -> std::io::Result<bool> {
     let deadline = std::time::Instant::now() + CONNECT_WAIT_MAX;
-    let (mut stream, peer) = loop {
+    let (mut stream, _) = loop {
         match listener.accept() {
             Err(error)
                 if error.kind() == std::io::ErrorKind::WouldBlock
@@ -250,10 +251,9 @@ fn accept(plane: &Plane, listener: &TcpListener) -> std::io::Result<bool> {
             accepted => break accepted?,
         }
     };
-    let canonical =
-        |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let (peer, destination) = (canonical(peer), canonical(stream.local_addr()?));
-    let identity = plane.identity(peer, destination);
+    let destination = stream.local_addr()?;
+    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    let identity = plane.identity(stream.as_fd());
     if plane.target(destination) == Some(0) {
         stream.write_all(b"carried")?;
     }
