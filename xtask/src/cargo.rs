@@ -75,6 +75,23 @@ pub(crate) fn build_gateway(profile: Profile) -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("Cargo built no `interceptor`"))
 }
 
+/// What `cargo xtask bypass` needs.
+pub(crate) struct ForBypass {
+    pub(crate) gateway: PathBuf,
+    pub(crate) attempt: PathBuf,
+}
+
+/// Builds the gateway and the program that makes attempts on it, as the tests have them.
+pub(crate) fn build_for_bypass() -> Result<ForBypass> {
+    let gateway = build_gateway(Profile::Tests)?;
+    run(
+        "cargo",
+        &["build", "--locked", "--workspace", "--bin=bypass-attempt"],
+    )?;
+    let attempt = gateway.with_file_name("bypass-attempt");
+    Ok(ForBypass { gateway, attempt })
+}
+
 /// `cargo metadata` of the workspace.
 pub(crate) fn metadata(options: &[&str]) -> Result<Value> {
     let mut arguments = vec!["metadata", "--format-version=1", "--locked"];

@@ -1,8 +1,9 @@
-//! Everything a developer runs: `cargo xtask setup | test | demo | bench`.
+//! Everything a developer runs: `cargo xtask setup | test | demo | bypass | bench`.
 //!
 //! It drives other programs and reports; it knows nothing that the gateway's own crates know.
 
 mod bench;
+mod bypass;
 mod cargo;
 mod check;
 mod demo;
@@ -33,6 +34,8 @@ enum Task {
     Test(check::Options),
     /// Show the gateway at work between a real psql and a real PostgreSQL, and check each claim
     Demo(demo::Options),
+    /// Try every known way past the gateway, and say what arrived
+    Bypass(bypass::Options),
     /// Measure the gateway beside other proxies
     Bench {
         #[command(subcommand)]
@@ -56,6 +59,7 @@ fn run(task: Task) -> Result<()> {
         Task::Setup => setup::run(),
         Task::Test(options) => check::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Bypass(options) => bypass::run(&options),
         Task::Bench { what } => bench::run(&what),
     }
 }
