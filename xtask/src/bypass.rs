@@ -13,10 +13,11 @@ mod stage;
 mod witness;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use interceptor_tests::{Gateway, World};
+use interceptor_tests::{Gateway, World, process};
 
 use crate::{cargo, setup, show};
 use judge::Finding;
@@ -63,8 +64,26 @@ fn try_all(world: &World, rows: &[Row], program: &std::path::Path) -> Result<Vec
     let mut trial = Trial::new(&ground, rows)?;
     trial.without_gateway()?;
     trial.begin_held()?;
-    let policies = world.write_policy(&catalogue::policy(rows))?;
+    let policies = policies(world, rows, &ground)?;
     let mut gateway = Gateway::start(world, &policies)?;
     trial.with_gateway(&mut gateway)?;
     Ok(trial.findings())
+}
+
+/// The policy, with the unix socket where the gateway knows such endpoints.
+fn policies(world: &World, rows: &[Row], ground: &Ground<'_>) -> Result<PathBuf> {
+    let socket = ground.unix_socket();
+    let policies = world.write_policy(&catalogue::policy(rows, Some(&socket)))?;
+    let mut check = world.gateway_command(&world.binary()?, None)?;
+    check.args(["policy", "check"]).arg(&policies);
+    if process::run(check, Duration::from_secs(20))?
+        .status
+        .success()
+    {
+        return Ok(policies);
+    }
+    show::progress(
+        "this gateway's policies know no unix sockets: their row will not be as expected",
+    );
+    world.write_policy(&catalogue::policy(rows, None))
 }

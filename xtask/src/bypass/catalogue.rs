@@ -2,7 +2,9 @@
 //!
 //! `Passes` is said of what no gateway on this host can stop; docs/threat-model.md names what does.
 
-use super::rows::Expected::{Carried, Passes, Refused};
+use std::path::Path;
+
+use super::rows::Expected::{Carried, Kept, Passes, Refused};
 use super::rows::Live::{Cgroup, Pid};
 use super::rows::Place::{Client, Container, Late};
 use super::rows::Row;
@@ -38,8 +40,9 @@ pub(crate) fn all() -> Vec<Row> {
 
 /// A policy that makes every row's port a target. The rows' tokens are no PostgreSQL, so that the gateway
 /// never dials for them: whatever arrives came past it.
-pub(crate) fn policy(rows: &[Row]) -> String {
+pub(crate) fn policy(rows: &[Row], unix_socket: Option<&Path>) -> String {
     let mut endpoints = vec![r#""10.77.2.2:5432""#.to_owned()];
+    endpoints.extend(unix_socket.map(|path| format!(r#""unix:{}""#, path.display())));
     for row in stage::number(rows) {
         let port = row.port;
         if row.local_target {
@@ -83,6 +86,7 @@ fn streams() -> Vec<Row> {
         Row::new("tcp-unicast-if", "tcp-unicast-if", Carried).what("IP_UNICAST_IF to the uplink"),
         Row::new("tcp-unicast-if-v6", "tcp-unicast-if", Carried).ipv6(),
         Row::new("tcp-source-route", "tcp-source-route", Refused)
+            .who(NetRaw)
             .set("via", UNNAMED)
             .what("IP_OPTIONS: loose source route to the target by another address"),
         Row::new("tcp-segment-route", "tcp-segment-route", Refused)
@@ -151,6 +155,7 @@ fn datagrams() -> Vec<Row> {
             .set("elsewhere", UNNAMED)
             .what("connected elsewhere, sendto() the target"),
         Row::new("udp-io_uring", "ring-sendmsg", Refused),
+        Row::new("udp-large", "udp-large", Refused).what("a datagram in fragments"),
         Row::new("udp-mark", "udp-mark-message", Refused)
             .who(NetRaw)
             .set("mark", MARK_LOCAL)
@@ -222,9 +227,9 @@ fn frames() -> Vec<Row> {
             .at(Container)
             .what("AF_XDP on a container's device"),
         Row::new("tun", "tun", Refused)
-            .who(NetAdmin)
+            .who(Root)
             .set("source", "10.77.1.77")
-            .what("a TUN device's packets, to be forwarded"),
+            .what("a VPN's device that appears after the start, and forwards"),
         Row::new("macvlan", "tcp", Carried)
             .who(User)
             .before(NetAdmin, "ip link add byp-mac link target0 type macvlan mode bridge && ip link set byp-mac up && ip address add 10.77.2.9/24 dev byp-mac")
@@ -254,12 +259,14 @@ fn routed() -> Vec<Row> {
         client("client-fragments", "raw-fragments", Refused),
         client("client-tiny-fragment", "raw-tiny-fragment", Refused)
             .what("ports in one fragment, flags in the next"),
-        client("client-overlap", "raw-overlap", Passes)
-            .what("a fragment that writes the target's port over another: arrives, and no kernel joins it"),
+        client("client-overlap", "raw-overlap", Refused)
+            .what("a fragment that writes the target's port over another"),
         client("client-v6-options", "raw-v6-destination-options", Refused).ipv6(),
         client("client-v6-hop-by-hop", "raw-v6-hop-by-hop", Refused).ipv6(),
         client("client-v6-routing", "raw-v6-routing", Refused).ipv6(),
         client("client-v6-fragments", "raw-v6-fragments", Refused).ipv6(),
+        client("client-v6-many-headers", "raw-v6-many-headers", Refused).ipv6(),
+        client("client-udp-large", "udp-large", Refused).what("a datagram in fragments"),
         client("client-icmp", "raw-icmp", Passes).what("an echo request: no port, no target"),
         client("client-ipip", "raw-ipip", Passes).what("IP in IP, past the gateway"),
         client("client-vxlan-to-gateway", "tcp-from", Carried)
@@ -278,11 +285,11 @@ fn routed() -> Vec<Row> {
 
 const DNAT: &str = "nft add table ip operator
 nft add chain ip operator in '{ type nat hook prerouting priority dstnat; }'
-nft add chain ip operator out '{ type nat hook output priority dstnat; }'
+nft add chain ip operator out '{ type nat hook output priority -100; }'
 nft add rule ip operator in ip daddr 10.77.8.8 dnat to 10.77.2.2
 nft add rule ip operator out ip daddr 10.77.8.8 dnat to 10.77.2.2
-ip address add 10.77.8.8/32 dev lo";
-const NO_DNAT: &str = "ip address del 10.77.8.8/32 dev lo; nft delete table ip operator";
+ip route add 10.77.8.8/32 via 10.77.2.2";
+const NO_DNAT: &str = "ip route del 10.77.8.8/32; nft delete table ip operator";
 
 /// Other addresses, other routes, other devices.
 fn paths() -> Vec<Row> {
@@ -313,7 +320,7 @@ fn paths() -> Vec<Row> {
             )
             .after("ip rule del priority 7; ip route flush table 77")
             .what("the same, for another user's connect()"),
-        Row::new("client-policy-route", "tcp", Carried)
+        Row::new("client-policy-route", "tcp", Refused)
             .at(Client)
             .before(
                 NetAdmin,
@@ -321,7 +328,7 @@ fn paths() -> Vec<Row> {
             )
             .after("ip rule del priority 7; ip route flush table 77")
             .what("the same, for a client's packets"),
-        Row::new("client-redirect", "tcp", Carried)
+        Row::new("client-redirect", "tcp", Refused)
             .at(Client)
             .before(
                 NetAdmin,
@@ -416,8 +423,7 @@ fn local_targets() -> Vec<Row> {
 /// With a part of the plane gone. The gateway starts anew after each.
 fn broken() -> Vec<Row> {
     let flush = "nft flush ruleset";
-    let rules =
-        "ip rule del priority 150; ip rule del priority 150; ip -6 rule del priority 150; true";
+    let rules = "for family in -4 -6; do while ip $family rule del priority 150 2>/dev/null; do :; done; done";
     vec![
         Row::new("nft-flushed", "tcp", Carried)
             .before(NetAdmin, flush)
@@ -431,13 +437,13 @@ fn broken() -> Vec<Row> {
             .who(NetRaw)
             .before(NetAdmin, flush)
             .stage(Broken),
-        Row::new("rules-deleted", "tcp", Refused)
+        Row::new("rules-deleted", "tcp", Kept)
             .before(NetAdmin, rules)
             .stage(Broken)
             .what(
                 "CAP_NET_ADMIN deleted the gateway's rules: nothing is steered, and nothing leaves",
             ),
-        Row::new("rules-and-nft", "tcp", Refused)
+        Row::new("rules-and-nft", "tcp", Kept)
             .before(NetAdmin, rules)
             .before(NetAdmin, flush)
             .stage(Broken)

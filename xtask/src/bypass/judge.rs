@@ -49,8 +49,8 @@ impl Outcome {
     fn is(&self, expected: Expected) -> bool {
         matches!(
             (self, expected),
-            (Self::Carried(_), Expected::Carried)
-                | (Self::Nothing(_), Expected::Refused)
+            (Self::Carried(_), Expected::Carried | Expected::Kept)
+                | (Self::Nothing(_), Expected::Refused | Expected::Kept)
                 | (Self::Reached(_), Expected::Passes)
         )
     }

@@ -75,6 +75,8 @@ pub(crate) enum Expected {
     Carried,
     /// Nothing reaches the target, and no connection comes to be.
     Refused,
+    /// One or the other: it depends on how soon the gateway mends what the attempt broke.
+    Kept,
     /// It reaches the target: no gateway on this host stops it.
     Passes,
 }
@@ -84,6 +86,7 @@ impl Expected {
         match self {
             Self::Carried => "carried",
             Self::Refused => "refused",
+            Self::Kept => "kept",
             Self::Passes => "passes",
         }
     }

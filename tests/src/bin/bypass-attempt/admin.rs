@@ -13,7 +13,7 @@ use crate::packet::{self, TCP};
 use crate::raw::{syn, v4};
 use crate::report::{Parameters, Report};
 use crate::stream::{self, PATIENCE};
-use crate::{frame, sys};
+use crate::sys;
 
 /// Runs `ip`, and undoes nothing: the row does.
 fn ip(line: &str) -> Result<()> {
@@ -57,19 +57,6 @@ pub(crate) fn tun(parameters: &Parameters) -> Result<Report> {
     Ok(Report::said("sent"))
 }
 
-/// A new device on top of the uplink, and a frame on it.
-pub(crate) fn macvlan(parameters: &Parameters) -> Result<Report> {
-    let uplink = parameters.text("uplink")?;
-    ip(&format!(
-        "link add byp-mac link {uplink} type macvlan mode bridge"
-    ))?;
-    ip("link set byp-mac up")?;
-    let report = frame::queue_bypass(parameters);
-    std::thread::sleep(Duration::from_millis(100));
-    ip("link del byp-mac")?;
-    report
-}
-
 /// A rule before the gateway's that sends what it marked to the uplink.
 pub(crate) fn policy_route(parameters: &Parameters) -> Result<Report> {
     let target = parameters.address("target")?;
@@ -91,12 +78,17 @@ pub(crate) fn capture_target(parameters: &Parameters) -> Result<Report> {
     let SocketAddr::V4(address) = target else {
         bail!("the routes here are of IPv4");
     };
-    ip(&format!("route add local {} dev lo table 77", address.ip()))?;
+    ip(&format!(
+        "route add local {} dev lo table 77 src {}",
+        address.ip(),
+        parameters.address("source")?
+    ))?;
     ip(&format!(
         "rule add to {} priority 7 lookup 77",
         address.ip()
     ))?;
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
     socket.set_ip_transparent_v4(true)?;
     socket.bind(&target.into())?;
     socket.listen(16)?;

@@ -85,6 +85,15 @@ pub(crate) fn quic(parameters: &Parameters) -> Result<Report> {
     Ok(sent())
 }
 
+/// More than a packet holds: the port is in the first fragment alone.
+pub(crate) fn large(parameters: &Parameters) -> Result<Report> {
+    let mut bytes = parameters.token()?;
+    bytes.resize(4000, 0);
+    let socket = open(parameters.target()?)?;
+    socket.send_to(&bytes, &parameters.target()?.into())?;
+    Ok(sent())
+}
+
 /// One call, many datagrams, cut by the kernel.
 pub(crate) fn segmented(parameters: &Parameters) -> Result<Report> {
     let token = parameters.token()?;

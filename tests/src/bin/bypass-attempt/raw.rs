@@ -152,19 +152,15 @@ pub(crate) fn tiny_fragment(parameters: &Parameters) -> Result<Report> {
 pub(crate) fn overlapping(parameters: &Parameters) -> Result<Report> {
     let addresses = v4(parameters)?;
     let segment = syn(parameters)?;
-    let mut harmless = segment.clone();
+    let (first, rest) = segment.split_at_checked(24).unwrap_or_default();
+    let mut harmless = first.to_vec();
     if let Some(port) = harmless.get_mut(2..4) {
         port.copy_from_slice(&9_u16.to_be_bytes());
     }
     let packets = [
-        packet::ipv4(
-            addresses,
-            TCP,
-            MORE_FRAGMENTS,
-            &[],
-            harmless.get(..24).unwrap_or_default(),
-        ),
-        packet::ipv4(addresses, TCP, 0, &[], &segment),
+        packet::ipv4(addresses, TCP, MORE_FRAGMENTS, &[], &harmless),
+        packet::ipv4(addresses, TCP, MORE_FRAGMENTS, &[], first),
+        packet::ipv4(addresses, TCP, 3, &[], rest),
     ];
     send(parameters, &packets, &[])
 }
@@ -190,6 +186,16 @@ pub(crate) fn v6_hop_by_hop(parameters: &Parameters) -> Result<Report> {
 /// A routing header with no segments left is to be skipped (RFC 8200, section 4.4).
 pub(crate) fn v6_routing(parameters: &Parameters) -> Result<Report> {
     extended(parameters, IPPROTO_ROUTING, [0; 6])
+}
+
+/// More headers than anybody reads.
+pub(crate) fn v6_many_headers(parameters: &Parameters) -> Result<Report> {
+    let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+    let mut payload = options(IPPROTO_DSTOPTS).repeat(15);
+    payload.extend(options(TCP));
+    payload.extend(syn(parameters)?);
+    let packet = packet::ipv6(v6(parameters)?, IPPROTO_DSTOPTS, &payload);
+    send(parameters, &[packet], &[])
 }
 
 pub(crate) fn v6_fragments(parameters: &Parameters) -> Result<Report> {

@@ -237,13 +237,22 @@ pub(crate) fn connect_twice(parameters: &Parameters) -> Result<Report> {
     dial(&socket, parameters)
 }
 
-/// A connection that exists in this kernel alone: no SYN is sent, data goes at once (tcp_repair).
+/// A connection that exists in this kernel alone: no SYN is sent, data goes at once (TCP_REPAIR).
 pub(crate) fn repair(parameters: &Parameters) -> Result<Report> {
     const TCP_REPAIR: i32 = 19;
+    const TCP_REPAIR_WINDOW: i32 = 29;
+    /// Without a probe of the peer's window, which would be answered by a reset.
+    const OFF_WITHOUT_PROBE: i32 = -1;
     let socket = open(parameters.target()?)?;
     sys::set_int(&socket, libc::IPPROTO_TCP, TCP_REPAIR, 1)?;
     socket.connect(&parameters.target()?.into())?;
-    sys::set_int(&socket, libc::IPPROTO_TCP, TCP_REPAIR, 0)?;
+    // Last window update, window, largest window; the receive window's size and edge.
+    let window: Vec<u8> = [0_u32, 60_000, 60_000, 0, 0]
+        .iter()
+        .flat_map(|number| number.to_ne_bytes())
+        .collect();
+    sys::set(&socket, libc::IPPROTO_TCP, TCP_REPAIR_WINDOW, &window)?;
+    sys::set_int(&socket, libc::IPPROTO_TCP, TCP_REPAIR, OFF_WITHOUT_PROBE)?;
     let mut stream = &socket;
     stream.write_all(&parameters.token()?)?;
     // Nobody knows this connection: whatever comes back is a reset.

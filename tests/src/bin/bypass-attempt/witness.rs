@@ -5,6 +5,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ const RECEIVE_BYTES: i32 = 8 << 20;
 pub(crate) fn watch(parameters: &Parameters) -> Result<()> {
     let first = u16::try_from(parameters.number("first")?)?;
     let last = u16::try_from(parameters.number("last")?)?;
+    let own = own_addresses()?;
     for port in first..=last {
         listen(port)?;
     }
@@ -50,11 +52,29 @@ pub(crate) fn watch(parameters: &Parameters) -> Result<()> {
         let frame = buffer.get(..count).unwrap_or_default();
         // On `lo` each packet is seen twice; what this namespace sends is nobody's attempt.
         if kind != PACKET_OUTGOING
-            && let Some(seen) = describe(frame, first..=last)
+            && let Some(seen) = describe(frame, first..=last, &own)
         {
             say(&seen);
         }
     }
+}
+
+/// A SYN for somebody else is no attempt: it says no token, and its port means nothing.
+fn own_addresses() -> Result<Vec<IpAddr>> {
+    let addresses = nix::ifaddrs::getifaddrs()?;
+    let address = |storage: nix::sys::socket::SockaddrStorage| {
+        let v4 = storage
+            .as_sockaddr_in()
+            .map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| {
+            storage
+                .as_sockaddr_in6()
+                .map(|address| IpAddr::V6(address.ip()))
+        })
+    };
+    Ok(addresses
+        .filter_map(|interface| interface.address.and_then(address))
+        .collect())
 }
 
 fn say(line: &Value) {
@@ -127,11 +147,16 @@ fn listen_unix(listener: &UnixListener) -> Result<()> {
 }
 
 /// What there is to say about a frame; `None` if it is no attempt's.
-fn describe(frame: &[u8], ports: std::ops::RangeInclusive<u16>) -> Option<Value> {
-    let token = find_token(frame);
+fn describe(frame: &[u8], ports: RangeInclusive<u16>, own: &[IpAddr]) -> Option<Value> {
     let seen = parse(frame);
+    // Without its first fragment, which names the port, no kernel makes anything of it.
+    if seen.as_ref().is_some_and(|seen| seen.is_later_fragment) {
+        return None;
+    }
+    let token = find_token(frame);
     let by_header = seen
         .as_ref()
+        .filter(|seen| own.contains(&seen.to))
         .and_then(|seen| seen.port)
         .filter(|port| ports.contains(port));
     let port = token.or(by_header)?;
@@ -140,17 +165,34 @@ fn describe(frame: &[u8], ports: std::ops::RangeInclusive<u16>) -> Option<Value>
         Some(seen) => format!("{} with the token", seen.what),
         None => "a frame with the token".into(),
     };
-    let from = seen.as_ref().map(|seen| seen.from.to_string());
+    let between = seen
+        .as_ref()
+        .map(|seen| format!("{} to {}", seen.from, seen.to));
     // A reset or a bare acknowledgement carries nothing to anybody.
     let counts = token.is_some() || seen.as_ref().is_some_and(|seen| seen.counts);
-    Some(json!({"kind": "frame", "port": port, "what": what, "from": from, "counts": counts}))
+    Some(json!({"kind": "frame", "port": port, "what": what, "from": between, "counts": counts}))
 }
 
 struct Seen {
     port: Option<u16>,
     what: String,
     from: SocketAddr,
+    to: IpAddr,
     counts: bool,
+    is_later_fragment: bool,
+}
+
+impl Seen {
+    fn later_fragment([from, to]: [IpAddr; 2]) -> Self {
+        Self {
+            port: None,
+            what: "a later fragment".into(),
+            from: SocketAddr::new(from, 0),
+            to,
+            counts: false,
+            is_later_fragment: true,
+        }
+    }
 }
 
 fn parse(frame: &[u8]) -> Option<Seen> {
@@ -177,25 +219,25 @@ fn parse_v4(packet: &[u8], tags: u32) -> Option<Seen> {
     let from: [u8; 4] = *packet.get(12..)?.first_chunk()?;
     let length = usize::from(u16::from_be_bytes(*packet.get(2..)?.first_chunk()?));
     let payload = packet.get(header..length)?;
-    let from = IpAddr::V4(Ipv4Addr::from(from));
+    let to: [u8; 4] = *packet.get(16..)?.first_chunk()?;
+    let between = [from, to].map(|address| IpAddr::V4(Ipv4Addr::from(address)));
     if fragment & 0x1fff != 0 {
-        return Some(Seen {
-            port: None,
-            what: "a later fragment".into(),
-            from: SocketAddr::new(from, 0),
-            counts: true,
-        });
+        return Some(Seen::later_fragment(between));
     }
-    Some(transport(protocol, payload, from, tags))
+    Some(transport(protocol, payload, between, tags))
 }
 
 fn parse_v6(packet: &[u8], tags: u32) -> Option<Seen> {
     let from: [u8; 16] = *packet.get(8..)?.first_chunk()?;
-    let from = IpAddr::V6(Ipv6Addr::from(from));
+    let to: [u8; 16] = *packet.get(24..)?.first_chunk()?;
+    let between = [from, to].map(|address| IpAddr::V6(Ipv6Addr::from(address)));
     let mut next = *packet.get(6)?;
     let mut payload = packet.get(40..)?;
     // Hop-by-hop, routing, fragment, destination options.
     while matches!(next, 0 | 43 | 44 | 60) {
+        if next == 44 && u16::from_be_bytes(*payload.get(2..)?.first_chunk()?) & !7 != 0 {
+            return Some(Seen::later_fragment(between));
+        }
         let header = match next {
             44 => 8,
             _ => 8 + usize::from(*payload.get(1)?) * 8,
@@ -203,10 +245,10 @@ fn parse_v6(packet: &[u8], tags: u32) -> Option<Seen> {
         next = *payload.first()?;
         payload = payload.get(header..)?;
     }
-    Some(transport(next, payload, from, tags))
+    Some(transport(next, payload, between, tags))
 }
 
-fn transport(protocol: u8, payload: &[u8], from: IpAddr, tags: u32) -> Seen {
+fn transport(protocol: u8, payload: &[u8], [from, to]: [IpAddr; 2], tags: u32) -> Seen {
     let port_at = |at: usize| -> Option<u16> {
         let bytes = payload.get(at..)?.first_chunk()?;
         Some(u16::from_be_bytes(*bytes))
@@ -221,7 +263,9 @@ fn transport(protocol: u8, payload: &[u8], from: IpAddr, tags: u32) -> Seen {
                 other => format!("protocol {other}{tagged}"),
             },
             from: source,
+            to,
             counts: true,
+            is_later_fragment: false,
         };
     }
     let flags = payload.get(13).copied();
@@ -239,6 +283,8 @@ fn transport(protocol: u8, payload: &[u8], from: IpAddr, tags: u32) -> Seen {
         port: port_at(2),
         what: format!("{what}{tagged}"),
         from: source,
+        to,
         counts,
+        is_later_fragment: false,
     }
 }
