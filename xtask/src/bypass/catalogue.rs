@@ -83,6 +83,12 @@ fn streams() -> Vec<Row> {
             .what("IP options make headers longer"),
         Row::new("tcp-bind-to-device", "tcp-bound-device", Refused)
             .what("SO_BINDTODEVICE to the uplink"),
+        Row::new("tcp-bind-later", "tcp-bound-later", Refused)
+            .what("SO_BINDTODEVICE once the connection is there"),
+        Row::new("tcp-do-not-route", "tcp-do-not-route", Kept).what("SO_DONTROUTE"),
+        Row::new("tcp-mark-cleared", "tcp-mark-cleared", Refused)
+            .who(NetRaw)
+            .what("SO_MARK 0 once the connection is there"),
         Row::new("tcp-unicast-if", "tcp-unicast-if", Carried).what("IP_UNICAST_IF to the uplink"),
         Row::new("tcp-unicast-if-v6", "tcp-unicast-if", Carried).ipv6(),
         Row::new("tcp-source-route", "tcp-source-route", Refused)
@@ -120,6 +126,9 @@ fn streams() -> Vec<Row> {
             .who(Root)
             .set("outside-cgroup", true)
             .what("a socket from a cgroup that the gateway does not watch"),
+        Row::new("tcp-from-outside", "tcp-outside", Refused)
+            .who(Root)
+            .what("a process in a cgroup that the gateway does not watch"),
         Row::new("tcp-forwarded", "tcp-forwarder", Carried).what("a port forwarder on the host"),
         Row::new("tcp-held", "tcp-held", Refused)
             .stage(Held)
@@ -297,6 +306,9 @@ fn paths() -> Vec<Row> {
         Row::new("other-address", "tcp", Passes)
             .set("target", UNNAMED)
             .what("an address of the target that no policy names"),
+        Row::new("link-local-address", "tcp-link-local", Passes)
+            .ipv6()
+            .what("the target's link-local address, which no policy names"),
         Row::new("client-other-address", "tcp", Passes)
             .at(Client)
             .set("target", UNNAMED),
@@ -417,6 +429,13 @@ fn local_targets() -> Vec<Row> {
             .set("source", "127.0.0.1")
             .no_control("only accepted connections count on the gateway host"),
         local("local-server-unix", "unix", Refused, "127.0.0.1").what("its unix socket"),
+        local("local-server-unix-dots", "unix", Refused, "127.0.0.1")
+            .set("way", "dots")
+            .what("the same path by way of .."),
+        local("local-server-unix-relative", "unix", Refused, "127.0.0.1").set("way", "relative"),
+        local("local-server-unix-link", "unix", Passes, "127.0.0.1")
+            .set("way", "link")
+            .what("the same by a symbolic link"),
     ]
 }
 

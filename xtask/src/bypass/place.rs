@@ -80,6 +80,8 @@ impl<'w> Ground<'w> {
                 .sysctl(&format!("ipv4/conf/{key}/accept_source_route"), "1")?;
         }
         world.target.ip("address add fd77:2::3/64 dev eth0 nodad")?;
+        let link = world.directory().join("another-name");
+        std::os::unix::fs::symlink(ground.unix_socket(), link)?;
         ground.tunnels()?;
         ground.resolve()?;
         Ok(ground)

@@ -95,7 +95,8 @@ impl<'w> Witnesses<'w> {
         })
     }
 
-    /// What of the attempt on `wanted` has arrived since a moment: the first thing, if any.
+    /// What of the attempt on `wanted` has arrived since a moment: a connection that was accepted, or
+    /// else the first frame.
     pub(crate) fn arrived(&self, wanted: u16, since: Moment) -> Result<Option<String>> {
         let target = self.target.stdout()?;
         let host = self.host.stdout()?;
@@ -106,10 +107,12 @@ impl<'w> Witnesses<'w> {
         let on_host = lines(&host, since.host)?
             .into_iter()
             .filter(|line| line.get("kind").is_some_and(|kind| kind == "accepted"));
-        let found = at_target
+        let mut found: Vec<Value> = at_target
             .chain(on_host)
-            .find(|line| port(line) == Some(wanted));
-        Ok(found.map(|line| {
+            .filter(|line| port(line) == Some(wanted))
+            .collect();
+        found.sort_by_key(|line| line.get("kind").is_none_or(|kind| kind != "accepted"));
+        Ok(found.first().map(|line| {
             let text = |key: &str| line.get(key).and_then(Value::as_str).unwrap_or("?");
             format!("{} from {}", text("what"), text("from"))
         }))

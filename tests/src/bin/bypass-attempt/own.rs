@@ -49,6 +49,12 @@ pub(crate) fn self_moved(parameters: &Parameters) -> Result<Report> {
     Ok(report)
 }
 
+/// From a cgroup that the gateway does not watch.
+pub(crate) fn outside(parameters: &Parameters) -> Result<Report> {
+    enter_cgroup(parameters.text("outside")?)?;
+    stream::plain(parameters)
+}
+
 /// A socket that another process made and passed on; with `outside`, one of a cgroup that the gateway
 /// does not watch.
 pub(crate) fn passed(parameters: &Parameters) -> Result<Report> {

@@ -1,7 +1,7 @@
 //! Attempts with sockets that have connections.
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -152,6 +152,51 @@ pub(crate) fn bound_device(parameters: &Parameters) -> Result<Report> {
     let socket = open(parameters.target()?)?;
     socket.bind_device(Some(parameters.text("device")?.as_bytes()))?;
     dial(&socket, parameters)
+}
+
+/// Bound to the device between the handshake's begin and the first data.
+pub(crate) fn bound_later(parameters: &Parameters) -> Result<Report> {
+    let socket = open(parameters.target()?)?;
+    socket.connect(&parameters.target()?.into())?;
+    socket.bind_device(Some(parameters.text("device")?.as_bytes()))?;
+    talk(&socket, &parameters.token()?)
+}
+
+/// Only what is on a cable of this host, whatever the routing table says.
+pub(crate) fn do_not_route(parameters: &Parameters) -> Result<Report> {
+    let socket = open(parameters.target()?)?;
+    sys::set_int(&socket, libc::SOL_SOCKET, libc::SO_DONTROUTE, 1)?;
+    dial(&socket, parameters)
+}
+
+/// The target's link-local address, as it follows from its hardware address (RFC 4291, appendix A).
+pub(crate) fn link_local(parameters: &Parameters) -> Result<Report> {
+    let [a, b, c, d, e, f] = parameters.hardware("to_mac")?;
+    let identifier = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    let mut address = [0; 16];
+    let parts = [0xfe, 0x80, 0, 0, 0, 0, 0, 0].into_iter().chain(identifier);
+    address
+        .iter_mut()
+        .zip(parts)
+        .for_each(|(to, from)| *to = from);
+    let index = nix::net::if_::if_nametoindex(parameters.text("device")?)?;
+    let to = SocketAddr::V6(SocketAddrV6::new(
+        address.into(),
+        parameters.port()?,
+        0,
+        index,
+    ));
+    let socket = open(to)?;
+    socket.connect(&to.into())?;
+    talk(&socket, &parameters.token()?)
+}
+
+/// Connected with whatever mark the connection got, and then without any.
+pub(crate) fn mark_cleared(parameters: &Parameters) -> Result<Report> {
+    let socket = open(parameters.target()?)?;
+    socket.connect(&parameters.target()?.into())?;
+    socket.set_mark(0)?;
+    talk(&socket, &parameters.token()?)
 }
 
 pub(crate) fn unicast_if(parameters: &Parameters) -> Result<Report> {
@@ -307,7 +352,26 @@ pub(crate) fn forwarder(parameters: &Parameters) -> Result<Report> {
 
 /// A local database's other door.
 pub(crate) fn unix(parameters: &Parameters) -> Result<Report> {
-    let stream = UnixStream::connect(parameters.path("path")?)?;
+    let path = parameters.path("path")?;
+    let path = match parameters.text("way") {
+        // The same file by other words.
+        Ok("dots") => {
+            let directory = path.parent().context("a socket lies in a directory")?;
+            let name = path.file_name().context("a socket has a name")?;
+            directory
+                .join("..")
+                .join(directory.file_name().unwrap_or_default())
+                .join(name)
+        }
+        Ok("relative") => {
+            let directory = path.parent().context("a socket lies in a directory")?;
+            std::env::set_current_dir(directory)?;
+            path.file_name().context("a socket has a name")?.into()
+        }
+        Ok("link") => path.with_file_name("another-name"),
+        _ => path,
+    };
+    let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let socket = Socket::from(stream.as_fd().try_clone_to_owned()?);
     talk(&socket, &parameters.token()?)
