@@ -45,9 +45,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run()?;
     let mut world = World::new("bypass")?;
     show::progress("building the gateway and the attempts");
-    let built = cargo::build_for_bypass()?;
-    world.use_binary(&built.gateway);
-    let findings = try_all(&world, &rows, &built.attempt)?;
+    world.use_binary(&cargo::build_gateway(cargo::Profile::Tests)?);
+    let program = cargo::build_beside_tests("bypass-attempt")?;
+    let findings = try_all(&world, &rows, &program)?;
     judge::print(&findings);
     if let Some(file) = &options.json {
         judge::write(&findings, file)?;

@@ -67,29 +67,32 @@ pub(crate) fn build_gateway(profile: Profile) -> Result<PathBuf> {
         Profile::Release => ["--package=interceptor-user", "--release"],
     });
     let messages = capture("cargo", &arguments)?;
+    executable(&messages, "interceptor")
+}
+
+/// The gateway to measure: `INTERCEPTOR_BIN`, or one that is built optimised.
+pub(crate) fn gateway_to_measure() -> Result<PathBuf> {
+    match std::env::var_os("INTERCEPTOR_BIN") {
+        Some(path) => Ok(path.into()),
+        None => build_gateway(Profile::Release),
+    }
+}
+
+/// Builds a program of the tests' package, and gives its path.
+pub(crate) fn build_beside_tests(name: &str) -> Result<PathBuf> {
+    let bin = format!("--bin={name}");
+    let format = "--message-format=json-render-diagnostics";
+    let messages = capture("cargo", &["build", "--locked", "--workspace", &bin, format])?;
+    executable(&messages, name)
+}
+
+fn executable(messages: &str, name: &str) -> Result<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-        .find(|path| path.file_name().is_some_and(|name| name == "interceptor"))
-        .ok_or_else(|| anyhow!("Cargo built no `interceptor`"))
-}
-
-/// What `cargo xtask bypass` needs.
-pub(crate) struct ForBypass {
-    pub(crate) gateway: PathBuf,
-    pub(crate) attempt: PathBuf,
-}
-
-/// Builds the gateway and the program that makes attempts on it, as the tests have them.
-pub(crate) fn build_for_bypass() -> Result<ForBypass> {
-    let gateway = build_gateway(Profile::Tests)?;
-    run(
-        "cargo",
-        &["build", "--locked", "--workspace", "--bin=bypass-attempt"],
-    )?;
-    let attempt = gateway.with_file_name("bypass-attempt");
-    Ok(ForBypass { gateway, attempt })
+        .find(|path| path.file_name().is_some_and(|file| file == name))
+        .ok_or_else(|| anyhow!("Cargo built no `{name}`"))
 }
 
 /// `cargo metadata` of the workspace.
