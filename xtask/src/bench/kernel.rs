@@ -10,10 +10,12 @@ mod tally;
 mod worlds;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use interceptor_tests::process;
 use interceptor_tests::world::{TARGET_V4, UNNAMED_V4};
 
 use crate::{cargo, setup, show};
@@ -27,6 +29,9 @@ pub(crate) struct Options {
     /// Write the measures to FILE as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure only this part
+    #[arg(long, value_name = "PART", value_parser = ["routed", "connect", "set_up", "pass"])]
+    only: Option<String>,
     /// A few short rounds: shows that the bench works, and measures nothing
     #[arg(long)]
     quick: bool,
@@ -35,6 +40,8 @@ pub(crate) struct Options {
 /// How much is done in a round, and how many rounds there are.
 struct Scale {
     rounds: u32,
+    /// Rounds of throughput, which varies more than all else.
+    flow_rounds: u32,
     slice: Duration,
     round_trips: u32,
     udp_calls: u32,
@@ -44,7 +51,8 @@ struct Scale {
 
 const FULL: Scale = Scale {
     rounds: 60,
-    slice: Duration::from_millis(200),
+    flow_rounds: 300,
+    slice: Duration::from_millis(40),
     round_trips: 2000,
     udp_calls: 20_000,
     tcp_calls: 1000,
@@ -53,7 +61,8 @@ const FULL: Scale = Scale {
 
 const QUICK: Scale = Scale {
     rounds: 3,
-    slice: Duration::from_millis(50),
+    flow_rounds: 5,
+    slice: Duration::from_millis(40),
     round_trips: 200,
     udp_calls: 1000,
     tcp_calls: 100,
@@ -66,15 +75,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     show::progress("building the gateway");
     let binary = cargo::gateway_to_measure()?;
     let connector = cargo::build_beside_tests("bench-load")?;
+    come_first()?;
     show::progress("building two worlds");
     let [mut on, off] = worlds::build()?;
     on.use_binary(&binary);
     let worlds = Worlds::start(&on, &off)?;
     let mut tally = Tally::default();
-    routed(&worlds, &scale, &mut tally)?;
-    connects(&worlds, &connector, &scale, &mut tally)?;
-    set_up(&worlds, &scale, &mut tally)?;
-    passed(&worlds, &scale, &mut tally)?;
+    let wanted = |name: &str| options.only.as_ref().is_none_or(|only| only == name);
+    if wanted("routed") {
+        routed(&worlds, &scale, &mut tally)?;
+    }
+    if wanted("connect") {
+        connects(&worlds, &connector, &scale, &mut tally)?;
+    }
+    if wanted("set_up") {
+        set_up(&worlds, &scale, &mut tally)?;
+    }
+    if wanted("pass") {
+        passed(&worlds, &scale, &mut tally)?;
+    }
     tally.print();
     if let Some(file) = &options.json {
         tally.write(file)?;
@@ -82,19 +101,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Whatever else the machine does should not decide between two sides: this process, and with it the load
+/// and all proxies, get the processors before others.
+fn come_first() -> Result<()> {
+    let mut renice = Command::new("renice");
+    renice.args(["-n", "-15", "-p", &std::process::id().to_string()]);
+    process::run(renice, Duration::from_secs(5))?
+        .success()
+        .map(drop)
+}
+
 /// One kind of work, all rounds; `work` is told which of the two sides, ours first.
 fn measure(
-    series: Series,
-    scale: &Scale,
+    mut series: Series,
+    rounds: u32,
     tally: &mut Tally,
     mut work: impl FnMut(bool) -> Result<f64>,
 ) -> Result<()> {
-    let mut series = series;
     show::progress(series.name);
     for ours in [true, false] {
         work(ours)?; // Warm caches, windows and neighbours.
     }
-    for round in 0..scale.rounds {
+    for round in 0..rounds {
         // Whoever is first in a round is second in the next.
         let (ours, other) = if round % 2 == 0 {
             let ours = work(true)?;
@@ -122,13 +150,13 @@ fn routed(worlds: &Worlds<'_>, scale: &Scale, tally: &mut Tally) -> Result<()> {
     let side = |ours: bool| usize::from(!ours);
     measure(
         Series::ratio("routed.throughput", "MB/s", Some(Goal::AtLeast(0.99))),
-        scale,
+        scale.flow_rounds,
         tally,
         |ours| load::of(&mut flows, side(ours))?.upload(scale.slice),
     )?;
     measure(
         Series::ratio("routed.round_trip", "ns", Some(Goal::AtMost(1.02))),
-        scale,
+        scale.rounds,
         tally,
         |ours| load::of(&mut flows, side(ours))?.round_trip(scale.round_trips),
     )?;
@@ -138,7 +166,7 @@ fn routed(worlds: &Worlds<'_>, scale: &Scale, tally: &mut Tally) -> Result<()> {
             "ns",
             Some(Goal::AtMost(1.02)),
         ),
-        scale,
+        scale.rounds,
         tally,
         |ours| load::of(&mut near, side(ours))?.round_trip(scale.round_trips),
     )
@@ -161,7 +189,7 @@ fn connects(
     ] {
         measure(
             Series::difference(name, "ns", Some(Goal::AtMost(200.0))),
-            scale,
+            scale.rounds,
             tally,
             |ours| load::of(&mut sides, usize::from(!ours))?.connect(kind, calls),
         )?;
@@ -184,7 +212,7 @@ fn set_up(worlds: &Worlds<'_>, scale: &Scale, tally: &mut Tally) -> Result<()> {
         let port = if worlds.passes { PASS_PORT } else { 5432 };
         measure(
             Series::ratio(name, "µs", Some(Goal::AtMost(1.0))),
-            scale,
+            scale.rounds,
             tally,
             |ours| {
                 let (world, port) = if ours {
@@ -222,7 +250,7 @@ fn passed(worlds: &Worlds<'_>, scale: &Scale, tally: &mut Tally) -> Result<()> {
             let mut moved = [0.0, 0.0];
             measure(
                 Series::ratio(name, "MB/s", Some(Goal::AtLeast(1.0))),
-                scale,
+                scale.flow_rounds,
                 tally,
                 |ours| {
                     let side = usize::from(!ours);

@@ -2,7 +2,7 @@
 //! `connect` on the gateway host.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,8 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use interceptor_tests::World;
 use interceptor_tests::world::{From, TARGET_V4};
 use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::bench::report::median;
 
 /// What the first byte of a connection asks of the server.
 const ECHO: u8 = b'e';
@@ -195,7 +197,7 @@ impl Flow {
             self.ping.read_exact(&mut ping)?;
             times.push(start.elapsed().as_nanos() as f64);
         }
-        crate::bench::report::median(times.into_iter()).ok_or_else(|| anyhow!("no round trips"))
+        median(times.into_iter()).ok_or_else(|| anyhow!("no round trips"))
     }
 }
 
@@ -206,8 +208,8 @@ pub(crate) fn of<T>(sides: &mut [T], side: usize) -> Result<&mut T> {
         .ok_or_else(|| anyhow!("there is no side {side}"))
 }
 
-/// Microseconds for a connection, and with `first_byte` for an answer of the server on it, when so many
-/// clients make so many in all.
+/// The median microseconds from `connect` to a connection, or with `first_byte` to an answer of the server
+/// on it, when so many clients make so many in all.
 pub(crate) fn set_up(
     world: &World,
     port: u16,
@@ -218,15 +220,13 @@ pub(crate) fn set_up(
     let to = SocketAddr::from((TARGET_V4, port));
     let each = connections.div_ceil(clients);
     let start_line = Arc::new(Barrier::new(clients as usize));
-    let worked = world.client.enter(|| -> Result<Vec<(Instant, Instant)>> {
+    let times = world.client.enter(|| -> Result<Vec<Vec<f64>>> {
         let workers: Vec<_> = (0..clients)
             .map(|_| {
                 let start_line = Arc::clone(&start_line);
-                std::thread::spawn(move || -> Result<(Instant, Instant)> {
+                std::thread::spawn(move || -> Result<Vec<f64>> {
                     start_line.wait();
-                    let start = Instant::now();
-                    (0..each).try_for_each(|_| connect_once(to, first_byte))?;
-                    Ok((start, Instant::now()))
+                    (0..each).map(|_| connect_once(to, first_byte)).collect()
                 })
             })
             .collect();
@@ -237,18 +237,13 @@ pub(crate) fn set_up(
         };
         workers.into_iter().map(join).collect()
     })??;
-    let first = worked.iter().map(|(start, _)| *start).min();
-    let last = worked.iter().map(|(_, end)| *end).max();
-    let elapsed = first
-        .zip(last)
-        .map(|(first, last)| last.duration_since(first))
-        .ok_or_else(|| anyhow!("no clients"))?;
     // What the proxies still do for these connections is not to fall on the next.
     std::thread::sleep(Duration::from_millis(60));
-    Ok(elapsed.as_secs_f64() * 1e6 / f64::from(each.saturating_mul(clients)))
+    median(times.into_iter().flatten()).ok_or_else(|| anyhow!("no connections"))
 }
 
-fn connect_once(to: SocketAddr, first_byte: bool) -> Result<()> {
+fn connect_once(to: SocketAddr, first_byte: bool) -> Result<f64> {
+    let start = Instant::now();
     let mut stream =
         TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("to {to}"))?;
     if first_byte {
@@ -257,14 +252,15 @@ fn connect_once(to: SocketAddr, first_byte: bool) -> Result<()> {
         stream.write_all(&[ECHO])?;
         let mut answer = [0];
         stream.read_exact(&mut answer)?;
-        stream.shutdown(Shutdown::Write)?;
     }
+    let elapsed = start.elapsed();
     // Closed by a reset, or tens of thousands of connections would wait for their time to run out.
     let linger = nix::libc::linger {
         l_onoff: 1,
         l_linger: 0,
     };
-    Ok(setsockopt(&stream, sockopt::Linger, &linger)?)
+    setsockopt(&stream, sockopt::Linger, &linger)?;
+    Ok(elapsed.as_secs_f64() * 1e6)
 }
 
 /// A process on the gateway host, in the cgroup of its local clients, that calls `connect`.
