@@ -43,7 +43,10 @@ pub(crate) fn all() -> Vec<Row> {
 pub(crate) fn policy(rows: &[Row], unix_socket: Option<&Path>) -> String {
     let mut endpoints = vec![r#""10.77.2.2:5432""#.to_owned()];
     endpoints.extend(unix_socket.map(|path| format!(r#""unix:{}""#, path.display())));
-    for row in stage::number(rows) {
+    let named = stage::number(rows)
+        .into_iter()
+        .filter(|row| !row.unnamed_port);
+    for row in named {
         let port = row.port;
         if row.local_target {
             endpoints.push(format!(r#""127.0.0.1:{port}""#));
@@ -221,6 +224,15 @@ fn frames() -> Vec<Row> {
         raw("packet-qdisc-bypass", "frame-bypass", Refused).what("PACKET_QDISC_BYPASS"),
         raw("packet-qdisc-bypass-v6", "frame-bypass-v6", Refused).ipv6(),
         raw("packet-qdisc-bypass-vlan", "frame-bypass-vlan", Refused),
+        raw("packet-elsewhere", "frame", Passes)
+            .set("target", UNNAMED)
+            .what("to an address that no policy names: it is left alone"),
+        raw("packet-qdisc-bypass-elsewhere", "frame-bypass", Passes).set("target", UNNAMED),
+        raw("packet-source-route", "frame-source-route", Refused)
+            .set("via", UNNAMED)
+            .what("a loose source route to the target by another address"),
+        raw("packet-qdisc-bypass-source-route", "frame-bypass-source-route", Refused)
+            .set("via", UNNAMED),
         raw("packet-qdisc-bypass-ring", "frame-ring-bypass", Refused),
         raw("packet-into-lo", "frame-inject", Refused)
             .set("device", "lo")
@@ -306,6 +318,16 @@ fn paths() -> Vec<Row> {
         Row::new("other-address", "tcp", Passes)
             .set("target", UNNAMED)
             .what("an address of the target that no policy names"),
+        Row::new("other-port", "tcp", Passes)
+            .unnamed_port()
+            .what("a port of the target that no policy names"),
+        Row::new("client-other-port", "tcp", Passes)
+            .at(Client)
+            .unnamed_port(),
+        Row::new("client-other-port-fragments", "raw-fragments", Passes)
+            .at(Client)
+            .who(Root)
+            .unnamed_port(),
         Row::new("link-local-address", "tcp-link-local", Passes)
             .ipv6()
             .what("the target's link-local address, which no policy names"),

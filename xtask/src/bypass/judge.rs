@@ -129,13 +129,13 @@ impl Finding {
 pub(crate) fn print(findings: &[Finding]) {
     show::heading("ways past the gateway, tried");
     println!(
-        "  {:<28} {:<11} {:<15} {:<9} {:<11} seen",
+        "  {:<32} {:<11} {:<15} {:<9} {:<11} seen",
         "attempt", "from", "as", "expected", ""
     );
     for finding in findings {
         let row = &finding.row;
         println!(
-            "  {:<28} {:<11} {:<15} {:<9} {:<11} {}",
+            "  {:<32} {:<11} {:<15} {:<9} {:<11} {}",
             row.name,
             row.place.name(),
             row.who.name(),

@@ -130,6 +130,8 @@ pub(crate) struct Row {
     pub(crate) ipv6: bool,
     /// The target is on the gateway host.
     pub(crate) local_target: bool,
+    /// No policy names its port.
+    pub(crate) unnamed_port: bool,
     /// Its own, by which the witness knows it.
     pub(crate) port: u16,
 }
@@ -152,6 +154,7 @@ impl Row {
             may_be_absent: false,
             ipv6: false,
             local_target: false,
+            unnamed_port: false,
             port: 0,
         }
     }
@@ -216,6 +219,12 @@ impl Row {
     pub(crate) fn on_host(mut self, address: &str) -> Self {
         self.local_target = true;
         self.set("target", address)
+    }
+
+    /// At a port of the target that no policy names.
+    pub(crate) fn unnamed_port(mut self) -> Self {
+        self.unnamed_port = true;
+        self
     }
 
     pub(crate) fn as_json(&self) -> Value {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::packet::{
     self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_STACKED_VLAN, ETHERTYPE_VLAN, TCP, UDP,
@@ -143,6 +143,28 @@ pub(crate) fn stacked_vlan(parameters: &Parameters) -> Result<Report> {
 
 pub(crate) fn queue_bypass(parameters: &Parameters) -> Result<Report> {
     let frame = syn_frame(parameters)?;
+    send(&open_bypassing()?, parameters, ETHERTYPE_IPV4, &frame)
+}
+
+/// To another address, with the target in a source route.
+fn routed_frame(parameters: &Parameters) -> Result<Vec<u8>> {
+    let [from, to] = v4(parameters)?;
+    let IpAddr::V4(via) = parameters.address("via")? else {
+        bail!("IPv6 has other headers");
+    };
+    // NOP, LSRR of one hop that is still to come.
+    let options = [&[1, 131, 7, 4][..], &to.octets()].concat();
+    let packet = packet::ipv4([from, via], TCP, 0, &options, &syn(parameters)?);
+    ethernet(parameters, ETHERTYPE_IPV4, &packet)
+}
+
+pub(crate) fn source_route(parameters: &Parameters) -> Result<Report> {
+    let frame = routed_frame(parameters)?;
+    send(&open(libc::SOCK_RAW)?, parameters, ETHERTYPE_IPV4, &frame)
+}
+
+pub(crate) fn queue_bypass_source_route(parameters: &Parameters) -> Result<Report> {
+    let frame = routed_frame(parameters)?;
     send(&open_bypassing()?, parameters, ETHERTYPE_IPV4, &frame)
 }
 

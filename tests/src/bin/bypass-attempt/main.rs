@@ -129,6 +129,11 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("frame-vlan", frame::vlan),
     ("frame-qinq", frame::stacked_vlan),
     ("frame-bypass", frame::queue_bypass),
+    ("frame-source-route", frame::source_route),
+    (
+        "frame-bypass-source-route",
+        frame::queue_bypass_source_route,
+    ),
     ("frame-bypass-vlan", frame::queue_bypass_vlan),
     ("frame-bypass-v6", frame::queue_bypass_v6),
     ("frame-ring", frame::ring),
