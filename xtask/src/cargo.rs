@@ -68,12 +68,32 @@ pub(crate) fn build_gateway(profile: Profile) -> Result<PathBuf> {
         Profile::Release => ["--package=interceptor-user", "--release"],
     });
     let messages = capture("cargo", &arguments)?;
+    executable(&messages, "interceptor")
+}
+
+/// The gateway to measure: `INTERCEPTOR_BIN`, or one that is built optimised.
+pub(crate) fn gateway_to_measure() -> Result<PathBuf> {
+    match std::env::var_os("INTERCEPTOR_BIN") {
+        Some(path) => Ok(path.into()),
+        None => build_gateway(Profile::Release),
+    }
+}
+
+/// Builds a program of the tests' package, and gives its path.
+pub(crate) fn build_beside_tests(name: &str) -> Result<PathBuf> {
+    let bin = format!("--bin={name}");
+    let format = "--message-format=json-render-diagnostics";
+    let messages = capture("cargo", &["build", "--locked", "--workspace", &bin, format])?;
+    executable(&messages, name)
+}
+
+fn executable(messages: &str, name: &str) -> Result<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-        .find(|path| path.file_name().is_some_and(|name| name == "interceptor"))
-        .ok_or_else(|| anyhow!("Cargo built no `interceptor`"))
+        .find(|path| path.file_name().is_some_and(|file| file == name))
+        .ok_or_else(|| anyhow!("Cargo built no `{name}`"))
 }
 
 /// Builds the gateway and integration tests, as the tests have them; paths by name.

@@ -1,8 +1,9 @@
-//! Everything a developer runs: `cargo xtask setup | test | demo | bench | kernels`.
+//! Everything a developer runs: `cargo xtask setup | test | demo | bypass | bench | kernels`.
 //!
 //! It drives other programs and reports; it knows nothing that the gateway's own crates know.
 
 mod bench;
+mod bypass;
 mod cargo;
 mod check;
 mod demo;
@@ -34,6 +35,8 @@ enum Task {
     Test(check::Options),
     /// Show the gateway at work between a real psql and a real PostgreSQL, and check each claim
     Demo(demo::Options),
+    /// Try every known way past the gateway, and say what arrived
+    Bypass(bypass::Options),
     /// Measure the gateway beside other proxies
     Bench {
         #[command(subcommand)]
@@ -59,6 +62,7 @@ fn run(task: Task) -> Result<()> {
         Task::Setup => setup::run(),
         Task::Test(options) => check::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Bypass(options) => bypass::run(&options),
         Task::Bench { what } => bench::run(&what),
         Task::Kernels(options) => kernels::run(&options),
     }

@@ -1,9 +1,10 @@
-//! `cargo xtask bench postgres`: the same work over four paths that cross the same cables.
+//! `cargo xtask bench`: of the kernel plane in [`kernel`], and here `postgres`: the same work over four paths that cross the same cables.
 //!
 //! Direct, HAProxy (TCP mode), PgBouncer (session mode) and the gateway with policy, masks and
 //! log take turns, round after round, so that whatever else the machine does falls on all of
 //! them. Absolute figures mean little elsewhere; the ratios are the result.
 
+mod kernel;
 mod load;
 mod paths;
 mod report;
@@ -23,6 +24,8 @@ use report::{Report, Sample, Series};
 pub(crate) enum Bench {
     /// Measure with pgbench, COPY and SELECT
     Postgres(Options),
+    /// Measure what the kernel plane costs
+    Kernel(kernel::Options),
 }
 
 /// How to measure.
@@ -63,7 +66,13 @@ const QUICK: Scale = Scale {
 const CLIENTS: [u32; 3] = [1, 8, 64];
 
 pub(crate) fn run(bench: &Bench) -> Result<()> {
-    let Bench::Postgres(options) = bench;
+    match bench {
+        Bench::Postgres(options) => postgres(options),
+        Bench::Kernel(options) => kernel::run(options),
+    }
+}
+
+fn postgres(options: &Options) -> Result<()> {
     let scale = if options.quick { QUICK } else { FULL };
     let mut chosen = options.paths.clone();
     if chosen.is_empty() {

@@ -145,7 +145,8 @@ impl<'w> Paths<'w> {
     }
 }
 
-fn cpu_seconds(pid: u32) -> Result<f64> {
+/// User and system time that a process has used.
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
         .with_context(|| format!("process {pid} is gone"))?;
     // The second field is the name in parentheses, which may hold anything; utime and stime are

@@ -63,13 +63,13 @@ impl Series {
 
 /// One figure.
 #[derive(Debug, Serialize)]
-struct Measure {
-    name: String,
-    value: f64,
-    unit: &'static str,
+pub(super) struct Measure {
+    pub(super) name: String,
+    pub(super) value: f64,
+    pub(super) unit: &'static str,
     /// The project's goal for it, and whether it is met; null where there is none.
-    target: Option<f64>,
-    ok: Option<bool>,
+    pub(super) target: Option<f64>,
+    pub(super) ok: Option<bool>,
 }
 
 /// Everything that was measured.
@@ -168,7 +168,7 @@ impl Report {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
