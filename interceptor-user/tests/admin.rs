@@ -107,6 +107,7 @@ fn context(approvals: &Approvals, recorder: &Recorder) -> AdminContext {
         sessions: Arc::new(move || vec![session.clone()]),
         kill: Arc::new(|_, _| true),
         status: Arc::new(|| json!({ "policies": 2 })),
+        upgrade: tokio::sync::mpsc::channel(1).0,
     }
 }
 
@@ -198,6 +199,7 @@ async fn an_approval_is_on_record_before_it_takes_effect() {
     let stored = gateway
         .recorder
         .reader()
+        .unwrap()
         .records_from(1)
         .next()
         .unwrap()

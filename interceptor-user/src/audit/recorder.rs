@@ -1,13 +1,15 @@
 //! The one writer of the log, and the handles through which the rest of the gateway records.
 //!
 //! It owns the queue, the group commit and the rule that a log which failed once takes nothing
-//! more. It must not know how records are stored or what events mean.
+//! more. In a hot upgrade the log changes hands while events come: it is closed, events wait, and
+//! the writer goes on with another [`Log`]. It must not know how records are stored or what events
+//! mean.
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,6 +19,8 @@ use interceptor_core::audit::event::Event;
 use prost::Message as _;
 use tokio::sync::{oneshot, watch};
 
+use super::counter::Counter;
+use super::log::Log;
 use super::store::{BATCH_EVENTS_MAX, Reader, Store};
 
 /// The most events that wait to be written.
@@ -29,7 +33,7 @@ pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 const LINGER_MAX: Duration = Duration::from_millis(10);
 
 /// A commit takes no further event once it holds this many bytes.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why an event was not recorded. Whatever it was the record of must not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,14 +78,30 @@ pub struct Recorder {
 /// What all clones share; closes the queue when the last of them goes.
 struct Handle {
     shared: Arc<Shared>,
-    reader: Reader,
     durable: watch::Receiver<Head>,
+    /// The log that the writer goes on with; `None` ends it.
+    logs: mpsc::Sender<Option<Log>>,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     wakes_writer: Condvar,
-    request_number: AtomicU64,
+    wakes_suspender: Condvar,
+    request_number: Counter,
+    /// `None` while this process does not have the log.
+    reader: Mutex<Option<Reader>>,
+}
+
+/// Who has the log.
+#[derive(Default, PartialEq, Eq)]
+enum Turn {
+    /// The writer.
+    #[default]
+    Writing,
+    /// The writer, who is asked to close it.
+    Asked,
+    /// Nobody here: events wait.
+    Suspended,
 }
 
 #[derive(Default)]
@@ -92,6 +112,7 @@ struct Queue {
     awaited: usize,
     /// Why it takes no more; sticky.
     refusal: Option<AuditError>,
+    turn: Turn,
 }
 
 struct Entry {
@@ -128,6 +149,28 @@ impl Future for Pending {
     }
 }
 
+impl Pending {
+    /// Waits on a thread that may block.
+    pub(super) fn wait(self) -> Result<u64, AuditError> {
+        match self.0 {
+            State::Refused(error) => Err(error),
+            State::Waiting(receiver) => receiver.blocking_recv().unwrap_or_else(|_| {
+                Err(AuditError::Failed {
+                    cause: WRITER_DIED.into(),
+                })
+            }),
+        }
+    }
+
+    /// Why it was not even queued.
+    pub(super) fn refusal(&self) -> Option<&AuditError> {
+        match &self.0 {
+            State::Refused(error) => Some(error),
+            State::Waiting(_) => None,
+        }
+    }
+}
+
 const WRITER_DIED: &str = "its writer ended unexpectedly; see the gateway's log";
 
 impl Recorder {
@@ -136,34 +179,108 @@ impl Recorder {
     /// # Errors
     /// If the system refuses a thread.
     pub fn start(store: Store) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let counter = Counter::new(store.request_number())?;
+        Self::start_counting(store, counter)
+    }
+
+    /// The same with the counter of a gateway that drains, which goes on to use it too.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start_counting(
+        store: Store,
+        request_number: Counter,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
+        request_number.raise_to(store.request_number());
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wakes_writer: Condvar::new(),
-            request_number: AtomicU64::new(store.request_number()),
+            wakes_suspender: Condvar::new(),
+            request_number,
+            reader: Mutex::new(Some(store.reader())),
         });
         let (publish, durable) = watch::channel(store.head());
-        let reader = store.reader();
+        let (logs, next_logs) = mpsc::channel();
         let writer_shared = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("audit-writer".to_owned())
-            .spawn(move || write_until_closed(store, &writer_shared, &publish))?;
+            .spawn(move || {
+                write_until_closed(store.into(), &writer_shared, &publish, &next_logs)
+            })?;
         Ok((
             Self {
                 handle: Arc::new(Handle {
                     shared,
-                    reader,
                     durable,
+                    logs,
                 }),
             },
             thread,
         ))
     }
 
+    /// Closes the log, so that another process can open it. Events that come from now on wait. Blocks
+    /// until what is being written is on the disk.
+    ///
+    /// # Errors
+    /// If the recorder takes no more events anyway.
+    pub fn suspend(&self) -> Result<(), AuditError> {
+        let shared = &self.handle.shared;
+        let mut queue = shared.lock();
+        if let Some(refusal) = &queue.refusal {
+            return Err(refusal.clone());
+        }
+        queue.turn = Turn::Asked;
+        shared.wakes_writer.notify_one();
+        while queue.turn == Turn::Asked {
+            if let Some(refusal @ AuditError::Failed { .. }) = &queue.refusal {
+                return Err(refusal.clone());
+            }
+            queue = shared
+                .wakes_suspender
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// Goes on after [`Recorder::suspend`].
+    pub fn resume(&self, log: Log) {
+        // A writer that is gone has failed the queue.
+        let _ = self.handle.logs.send(Some(log));
+    }
+
+    /// Does not go on after [`Recorder::suspend`]: what waits fails, and what comes.
+    pub fn abandon(&self, cause: &str) {
+        let error = AuditError::Failed {
+            cause: cause.into(),
+        };
+        self.handle.shared.fail(&error);
+        let _ = self.handle.logs.send(None);
+    }
+
+    /// The counter of request numbers, for the process that takes over.
+    ///
+    /// # Errors
+    /// If the system has no descriptor left.
+    pub fn counter(&self) -> std::io::Result<OwnedFd> {
+        self.handle
+            .shared
+            .request_number
+            .as_fd()
+            .try_clone_to_owned()
+    }
+
     /// Queues an event. It is queued when this returns, in order with all others; the result
     /// resolves when it is durable, or with the reason why it will never be.
     pub fn append(&self, event: Event) -> Pending {
+        self.append_encoded(event.encode_to_vec())
+    }
+
+    /// The same with an event that another process encoded.
+    pub(super) fn append_encoded(&self, event: Vec<u8>) -> Pending {
         let (acknowledge, receiver) = oneshot::channel();
-        match self.enqueue(&event, Some(acknowledge)) {
+        match self.enqueue(event, Some(acknowledge)) {
             Ok(()) => Pending(State::Waiting(receiver)),
             Err(error) => Pending(State::Refused(error)),
         }
@@ -174,7 +291,7 @@ impl Recorder {
     /// # Errors
     /// If it cannot be queued. A later failure to write it shows in every later call.
     pub fn note(&self, event: Event) -> Result<(), AuditError> {
-        self.enqueue(&event, None)
+        self.enqueue(event.encode_to_vec(), None)
     }
 
     /// True once nothing can be recorded any more.
@@ -190,11 +307,7 @@ impl Recorder {
     /// recorded event holds, also after a restart. Record the hold before you show its number.
     #[must_use]
     pub fn next_request_number(&self) -> u64 {
-        self.handle
-            .shared
-            .request_number
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1)
+        self.handle.shared.request_number.next()
     }
 
     /// The head of the durable log, as it moves on. With [`Recorder::reader`] this is a live stream
@@ -205,9 +318,10 @@ impl Recorder {
     }
 
     /// Reads the log. Records above the head that [`Recorder::subscribe`] shows are not durable yet.
+    /// `None` while another process has the log. Drop it soon: it keeps the log open.
     #[must_use]
-    pub fn reader(&self) -> Reader {
-        self.handle.reader.clone()
+    pub fn reader(&self) -> Option<Reader> {
+        self.handle.shared.reader().clone()
     }
 
     /// Takes no more events; the writer writes what is queued and ends. Join its thread after this.
@@ -217,10 +331,9 @@ impl Recorder {
 
     fn enqueue(
         &self,
-        event: &Event,
+        event: Vec<u8>,
         acknowledge: Option<oneshot::Sender<Result<u64, AuditError>>>,
     ) -> Result<(), AuditError> {
-        let event = event.encode_to_vec();
         if event.len() > EVENT_BYTES_MAX {
             return Err(AuditError::TooLarge { bytes: event.len() });
         }
@@ -262,6 +375,10 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn reader(&self) -> MutexGuard<'_, Option<Reader>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Refuses all later events; the first reason stays.
     fn refuse(&self, reason: AuditError) {
         self.lock().refusal.get_or_insert(reason);
@@ -276,23 +393,27 @@ impl Shared {
         (queue.bytes, queue.awaited) = (0, 0);
         let entries = std::mem::take(&mut queue.entries);
         drop(queue);
-        acknowledge(entries, |_| Err(error.clone()));
+        self.wakes_writer.notify_one();
+        self.wakes_suspender.notify_all();
+        acknowledge(entries, || Err(error.clone()));
     }
 
-    /// Waits for events and takes what is there, within the limits of a commit. `None` once the
-    /// queue is closed and empty.
+    /// Waits for events and takes what is there, within the limits of a commit.
     ///
     /// An event that nobody waits for lets others join its commit for [`LINGER_MAX`]: else the
     /// outcome of each command would have a commit of its own, and the next command's intent
     /// would wait for it.
-    fn next_batch(&self) -> Option<Vec<Entry>> {
+    fn next(&self) -> Next {
         let mut queue = self.lock();
         let mut lingers_until = None;
         loop {
+            if queue.turn == Turn::Asked {
+                return Next::Suspend;
+            }
             let closed = queue.refusal.is_some();
             if queue.entries.is_empty() {
                 if closed {
-                    return None;
+                    return Next::Closed;
                 }
                 queue = self
                     .wakes_writer
@@ -313,46 +434,103 @@ impl Shared {
                 .wait_timeout(queue, until - now)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        let mut batch = Vec::new();
-        let mut bytes = 0_usize;
-        while batch.len() < BATCH_EVENTS_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(entry) = queue.entries.pop_front() else {
-                break;
-            };
-            bytes = bytes.saturating_add(entry.event.len());
-            queue.awaited -= usize::from(entry.acknowledge.is_some());
-            batch.push(entry);
-        }
-        queue.bytes = queue.bytes.saturating_sub(bytes);
-        Some(batch)
+        Next::Batch(take_batch(&mut queue))
     }
+}
+
+/// What the writer does next.
+enum Next {
+    Batch(Vec<Entry>),
+    /// Close the log and wait for another.
+    Suspend,
+    /// The queue is closed and empty.
+    Closed,
+}
+
+fn take_batch(queue: &mut Queue) -> Vec<Entry> {
+    let mut batch = Vec::new();
+    let mut bytes = 0_usize;
+    while batch.len() < BATCH_EVENTS_MAX && bytes < BATCH_BYTES_MAX {
+        let Some(entry) = queue.entries.pop_front() else {
+            break;
+        };
+        bytes = bytes.saturating_add(entry.event.len());
+        queue.awaited -= usize::from(entry.acknowledge.is_some());
+        batch.push(entry);
+    }
+    queue.bytes = queue.bytes.saturating_sub(bytes);
+    batch
 }
 
 /// The writer thread: everything that waits goes to the disk in one commit, and what comes
 /// meanwhile in the next. A lone event waits for nothing but its own flush.
-fn write_until_closed(mut store: Store, shared: &Shared, publish: &watch::Sender<Head>) {
+fn write_until_closed(
+    mut log: Log,
+    shared: &Shared,
+    publish: &watch::Sender<Head>,
+    logs: &mpsc::Receiver<Option<Log>>,
+) {
     // Also when sled panics, no later event may be taken.
     let _guard = FailOnPanic(shared);
-    while let Some(mut batch) = shared.next_batch() {
-        let events = batch
-            .iter_mut()
-            .map(|entry| std::mem::take(&mut entry.event))
-            .collect();
-        let before = store.head().sequence;
-        match store.append(events, shared.request_number.load(Ordering::Relaxed)) {
-            Ok(head) => {
-                publish.send_replace(head);
-                acknowledge(batch, |index| Ok(before.saturating_add(index)));
+    loop {
+        match shared.next() {
+            Next::Closed => return,
+            Next::Batch(batch) => {
+                if !write(&mut log, batch, shared, publish) {
+                    return;
+                }
             }
-            Err(error) => {
-                tracing::error!(%error, "the audit log failed; commands are refused from now on");
-                let error = AuditError::Failed {
-                    cause: error.to_string().into(),
+            Next::Suspend => {
+                *shared.reader() = None;
+                drop(log);
+                shared.lock().turn = Turn::Suspended;
+                shared.wakes_suspender.notify_all();
+                // Without a sender nobody is left who could record.
+                let Ok(Some(next)) = logs.recv() else {
+                    return;
                 };
-                shared.fail(&error);
-                acknowledge(batch, |_| Err(error.clone()));
-                return;
+                *shared.reader() = next.reader();
+                // Also where the head stays: who follows the log learns that it went elsewhere.
+                publish.send_modify(|head| {
+                    if let Log::Store(store) = &next {
+                        *head = store.head();
+                    }
+                });
+                log = next;
+                shared.lock().turn = Turn::Writing;
             }
+        }
+    }
+}
+
+/// Writes a batch and answers who waits for it. False if the log failed.
+fn write(
+    log: &mut Log,
+    mut batch: Vec<Entry>,
+    shared: &Shared,
+    publish: &watch::Sender<Head>,
+) -> bool {
+    let events = batch
+        .iter_mut()
+        .map(|entry| std::mem::take(&mut entry.event))
+        .collect();
+    match log.append(events, shared.request_number.last()) {
+        Ok((sequences, head)) => {
+            if let Some(head) = head {
+                publish.send_replace(head);
+            }
+            let mut sequences = sequences.into_iter();
+            acknowledge(batch, || Ok(sequences.next().unwrap_or_default()));
+            true
+        }
+        Err(cause) => {
+            tracing::error!(error = %cause, "the audit log failed; commands are refused from now on");
+            let error = AuditError::Failed {
+                cause: cause.into(),
+            };
+            shared.fail(&error);
+            acknowledge(batch, || Err(error.clone()));
+            false
         }
     }
 }
@@ -369,181 +547,19 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
-/// Answers everyone who waits. `answer` is given each entry's place in the batch, from 1.
+/// Answers everyone who waits. `answer` is asked once for each entry, in order.
 fn acknowledge(
     batch: impl IntoIterator<Item = Entry>,
-    answer: impl Fn(u64) -> Result<u64, AuditError>,
+    mut answer: impl FnMut() -> Result<u64, AuditError>,
 ) {
-    for (index, entry) in (1..).zip(batch) {
+    for entry in batch {
+        let answer = answer();
         if let Some(waiting) = entry.acknowledge {
             // Who gave up waiting needs no answer.
-            let _ = waiting.send(answer(index));
+            let _ = waiting.send(answer);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use interceptor_core::audit::event::{GatewayNote, Kind};
-
-    use super::*;
-
-    fn event(detail: &str) -> Event {
-        let note = GatewayNote {
-            detail: detail.to_owned(),
-        };
-        Event {
-            time_unix_ns: 1,
-            session: Vec::new(),
-            kind: Some(Kind::GatewayStarted(note)),
-        }
-    }
-
-    /// A recorder whose writer takes nothing: what is queued stays queued.
-    fn recorder_without_writer(directory: &std::path::Path) -> Recorder {
-        let store = Store::open(directory).unwrap();
-        let (_, durable) = watch::channel(store.head());
-        let shared = Shared {
-            queue: Mutex::default(),
-            wakes_writer: Condvar::new(),
-            request_number: AtomicU64::new(0),
-        };
-        let handle = Handle {
-            shared: Arc::new(shared),
-            reader: store.reader(),
-            durable,
-        };
-        Recorder {
-            handle: Arc::new(handle),
-        }
-    }
-
-    #[tokio::test]
-    async fn events_are_numbered_in_the_order_they_were_queued() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        let reader = store.reader();
-        let (recorder, writer) = Recorder::start(store).unwrap();
-        let first = recorder.append(event("first"));
-        recorder.note(event("second")).unwrap();
-        let third = recorder.append(event("third"));
-        assert_eq!(third.await, Ok(3));
-        assert_eq!(first.await, Ok(1));
-        assert_eq!(recorder.subscribe().borrow().sequence, 3);
-        let details: Vec<String> = reader
-            .records_from(1)
-            .map(|stored| {
-                let stored = stored.unwrap();
-                let record = interceptor_core::audit::chain::Record::decode(&stored.bytes).unwrap();
-                record.event().unwrap().line()
-            })
-            .collect();
-        assert_eq!(details, ["first", "second", "third"]);
-        drop(recorder);
-        writer.join().unwrap();
-    }
-
-    #[tokio::test]
-    async fn closing_writes_what_is_queued_and_takes_no_more() {
-        let directory = tempfile::tempdir().unwrap();
-        let (recorder, writer) = Recorder::start(Store::open(directory.path()).unwrap()).unwrap();
-        let pending: Vec<Pending> = (0..500).map(|_| recorder.append(event("queued"))).collect();
-        recorder.close();
-        assert_eq!(recorder.note(event("late")), Err(AuditError::Closed));
-        assert!(!recorder.is_failed());
-        writer.join().unwrap();
-        for (sequence, pending) in (1..).zip(pending) {
-            assert_eq!(pending.await, Ok(sequence));
-        }
-    }
-
-    #[tokio::test]
-    async fn request_numbers_go_on_after_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let (recorder, writer) = Recorder::start(Store::open(directory.path()).unwrap()).unwrap();
-        assert_eq!(
-            (
-                recorder.next_request_number(),
-                recorder.next_request_number()
-            ),
-            (1, 2)
-        );
-        recorder.append(event("hold 2")).await.unwrap();
-        drop(recorder);
-        writer.join().unwrap();
-        let (recorder, _) = Recorder::start(Store::open(directory.path()).unwrap()).unwrap();
-        assert_eq!(recorder.next_request_number(), 3);
-    }
-
-    #[test]
-    fn too_many_events_are_a_backlog() {
-        let directory = tempfile::tempdir().unwrap();
-        let recorder = recorder_without_writer(directory.path());
-        for _ in 0..QUEUE_EVENTS_MAX {
-            recorder.note(event("")).unwrap();
-        }
-        let refused = recorder.note(event(""));
-        assert!(matches!(
-            refused,
-            Err(AuditError::Backlog {
-                events: QUEUE_EVENTS_MAX,
-                ..
-            })
-        ));
-        // A backlog passes; it is not a failure.
-        assert!(!recorder.is_failed());
-    }
-
-    #[test]
-    fn too_many_bytes_are_a_backlog() {
-        let directory = tempfile::tempdir().unwrap();
-        let recorder = recorder_without_writer(directory.path());
-        let large = event(&"x".repeat(EVENT_BYTES_MAX - 100));
-        let taken = (0..100)
-            .take_while(|_| recorder.note(large.clone()).is_ok())
-            .count();
-        assert_eq!(taken, QUEUE_BYTES_MAX / EVENT_BYTES_MAX);
-        assert!(matches!(
-            recorder.note(large),
-            Err(AuditError::Backlog { .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn an_event_above_the_limit_is_refused_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let (recorder, _) = Recorder::start(Store::open(directory.path()).unwrap()).unwrap();
-        let refused = recorder.append(event(&"x".repeat(EVENT_BYTES_MAX))).await;
-        assert!(matches!(refused, Err(AuditError::TooLarge { .. })));
-        assert_eq!(recorder.append(event("small")).await, Ok(1));
-    }
-
-    #[tokio::test]
-    async fn a_failure_reaches_all_who_wait_and_all_who_come() {
-        let directory = tempfile::tempdir().unwrap();
-        let recorder = recorder_without_writer(directory.path());
-        let waiting = recorder.append(event("waits"));
-        let cause = AuditError::Failed {
-            cause: "no space left".into(),
-        };
-        recorder.handle.shared.fail(&cause);
-        assert_eq!(waiting.await, Err(cause.clone()));
-        assert_eq!(recorder.append(event("comes")).await, Err(cause));
-        assert!(recorder.is_failed());
-    }
-
-    #[tokio::test]
-    async fn a_writer_that_panics_fails_the_log() {
-        let directory = tempfile::tempdir().unwrap();
-        let recorder = recorder_without_writer(directory.path());
-        let waiting = recorder.append(event("waits"));
-        let shared = Arc::clone(&recorder.handle.shared);
-        let writer = std::thread::spawn(move || {
-            let _guard = FailOnPanic(&shared);
-            panic!("as sled might");
-        });
-        writer.join().unwrap_err();
-        assert!(matches!(waiting.await, Err(AuditError::Failed { .. })));
-        assert!(recorder.is_failed());
-    }
-}
+mod tests;

@@ -24,6 +24,7 @@ pub(super) fn work_on_a_running_gateway() {
         sessions: Arc::new(Vec::new),
         kill: Arc::new(|_, _| false),
         status: Arc::new(|| serde_json::json!({ "sessions": 0 })),
+        upgrade: tokio::sync::mpsc::channel(1).0,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
