@@ -62,9 +62,17 @@ impl Client {
     /// # Errors
     /// If none runs, or this user may not.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_within(path, ANSWER_WAIT_MAX)
+    }
+
+    /// The same for what may take longer than usual.
+    ///
+    /// # Errors
+    /// If none runs, or this user may not.
+    pub fn connect_within(path: &Path, answer_wait_max: Duration) -> Result<Self, ClientError> {
         let path = path.to_owned();
         let connected = UnixStream::connect(&path).and_then(|stream| {
-            stream.set_read_timeout(Some(ANSWER_WAIT_MAX))?;
+            stream.set_read_timeout(Some(answer_wait_max))?;
             stream.set_write_timeout(Some(ANSWER_WAIT_MAX))?;
             Ok(BufReader::new(stream))
         });

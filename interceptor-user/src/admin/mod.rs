@@ -5,12 +5,14 @@
 
 pub mod client;
 mod kill;
+pub mod place;
 pub mod protocol;
 pub mod server;
 
 pub use client::{Client, ClientError};
+pub use place::Place;
 pub use protocol::{AdminRequest, Killing, SessionRow};
-pub use server::{AdminContext, AdminError, serve};
+pub use server::{AdminContext, AdminError, Socket, UpgradeRequest, serve, serve_on};
 
 /// The socket's name in the run directory.
 pub const SOCKET: &str = "admin.sock";

@@ -47,6 +47,8 @@ pub enum AdminRequest {
         /// Why.
         reason: String,
     },
+    /// Start the binary that is installed now, and hand over to it.
+    Upgrade,
     /// The log, as stored.
     Audit {
         /// The first record wanted; below 1 means 1.

@@ -16,12 +16,13 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::kill::kill;
+use super::place::Place;
 use super::protocol::{self, AdminRequest, Answer, Killing, REQUEST_BYTES_MAX, SessionRow};
 use crate::approval::Approvals;
 use crate::audit::store::Reader;
@@ -54,9 +55,14 @@ pub struct AdminContext {
     pub sessions: Arc<dyn Fn() -> Vec<SessionRow> + Send + Sync>,
     /// Ends an open session; false if it is gone.
     pub kill: Arc<dyn Fn(Uuid, Killing) -> bool + Send + Sync>,
-    /// How the gateway is.
+    /// How the gateway is. It may block.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Asks the gateway to start its successor.
+    pub upgrade: mpsc::Sender<UpgradeRequest>,
 }
+
+/// Somebody wants the gateway replaced; the answer says by which process, or why not.
+pub type UpgradeRequest = oneshot::Sender<Result<Value, String>>;
 
 /// Why the socket cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -92,14 +98,25 @@ pub enum AdminError {
 pub async fn serve(
     path: &Path,
     context: AdminContext,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), AdminError> {
+    serve_on(Socket::bind(path)?, context, shutdown).await
+}
+
+/// The same on a socket that listens already.
+///
+/// # Errors
+/// If accepting fails.
+pub async fn serve_on(
+    socket: Socket,
+    context: AdminContext,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), AdminError> {
     let system = |source| AdminError::System {
-        path: path.to_owned(),
+        path: socket.place().path(),
         source,
     };
-    let listener = bind(path)?;
-    let _remove = RemoveFile(path);
+    let listener = &socket.listener;
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -127,6 +144,46 @@ pub async fn serve(
     }
 }
 
+/// The listening socket. Its file goes with it.
+pub struct Socket {
+    listener: UnixListener,
+    place: Place,
+}
+
+impl Socket {
+    /// Makes the socket where no other is.
+    ///
+    /// # Errors
+    /// If it cannot be made, or another gateway answers there.
+    pub fn bind(path: &Path) -> Result<Self, AdminError> {
+        remove_stale(path)?;
+        Self::replace(path)
+    }
+
+    /// Makes the socket in the place of another, which keeps what it has accepted.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn replace(path: &Path) -> Result<Self, AdminError> {
+        let listener = bind(path)?;
+        let place = Place::new(path);
+        Ok(Self { listener, place })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place.clone()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // If it is gone already, that is what was wanted.
+        let _ = std::fs::remove_file(self.place.path());
+    }
+}
+
 /// Makes the socket so that nobody but its owner can ever connect: the directory is closed to
 /// others, and the mode is set before the socket listens. It gets its name last: where the file is,
 /// somebody answers.
@@ -145,7 +202,6 @@ fn bind(path: &Path) -> Result<UnixListener, AdminError> {
         return Err(AdminError::OpenDirectory(directory.to_owned()));
     }
     let unready = path.with_extension("new");
-    remove_stale(path)?;
     remove_stale(&unready)?;
     let socket =
         socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).map_err(system)?;
@@ -180,15 +236,6 @@ fn remove_stale(path: &Path) -> Result<(), AdminError> {
         }
         Err(error) => Err(system(error)),
         Ok(_) => Err(AdminError::AlreadyServed(path.to_owned())),
-    }
-}
-
-struct RemoveFile<'a>(&'a Path);
-
-impl Drop for RemoveFile<'_> {
-    fn drop(&mut self) {
-        // If it is gone already, that is what was wanted.
-        let _ = std::fs::remove_file(self.0);
     }
 }
 
@@ -262,7 +309,13 @@ async fn answer(request: AdminRequest, context: &AdminContext, by: &str) -> Resu
     let to_value =
         |rows| serde_json::to_value(rows).map_err(|error: serde_json::Error| error.to_string());
     match request {
-        AdminRequest::Status => Ok((context.status)()),
+        AdminRequest::Status => {
+            // It looks at the kernel, which takes a while.
+            let status = Arc::clone(&context.status);
+            tokio::task::spawn_blocking(move || status())
+                .await
+                .map_err(|error| error.to_string())
+        }
         AdminRequest::Sessions => to_value((context.sessions)()),
         AdminRequest::Approvals => {
             let list = context.approvals.list();
@@ -284,6 +337,7 @@ async fn answer(request: AdminRequest, context: &AdminContext, by: &str) -> Resu
             .await
             .map(|()| Value::Null),
         AdminRequest::Kill { id, reason } => kill(context, by, &id, reason).await,
+        AdminRequest::Upgrade => upgrade(context, by).await,
         // Answered by `converse`: it has many lines.
         AdminRequest::Audit { .. } => Err("the log comes as a stream".to_owned()),
     }
@@ -333,6 +387,33 @@ pub(super) fn check_reason(reason: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What a gateway says that has handed over.
+const REPLACED: &str = "this gateway was replaced; ask again to reach its successor";
+
+/// Records who asks for another binary, then asks the gateway for it.
+async fn upgrade(context: &AdminContext, by: &str) -> Result<Value, String> {
+    let event = Event {
+        time_unix_ns: json::now_unix_ns(),
+        session: Vec::new(),
+        kind: Some(Kind::Administration(Administration {
+            by: by.to_owned(),
+            action: "upgrade the gateway".to_owned(),
+        })),
+    };
+    context
+        .recorder
+        .append(event)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (answer, answered) = oneshot::channel();
+    context
+        .upgrade
+        .send(answer)
+        .await
+        .map_err(|_| REPLACED.to_owned())?;
+    answered.await.map_err(|_| REPLACED.to_owned())?
+}
+
 /// Sends records as stored, and returns the head that ends them. Only durable records are sent.
 async fn stream_audit(
     reader: &mut BufReader<OwnedReadHalf>,
@@ -349,8 +430,13 @@ async fn stream_audit(
     });
     let mut next = from.max(first_of_last).max(1);
     loop {
+        if recorder.reader().is_none() {
+            return Ok(Answer::Error(REPLACED.to_owned()));
+        }
         while next <= head.sequence {
-            let log = recorder.reader();
+            let Some(log) = recorder.reader() else {
+                return Ok(Answer::Error(REPLACED.to_owned()));
+            };
             let read = tokio::task::spawn_blocking(move || read_lines(&log, next, head.sequence));
             let lines = match read.await.map_err(io::Error::other)? {
                 Ok(lines) => lines,

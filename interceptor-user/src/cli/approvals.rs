@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::CliError;
 use super::arguments::{CommonArgs, ResolveArgs};
 use super::output;
-use crate::admin::{AdminRequest, Client, SOCKET};
+use crate::admin::{AdminRequest, Client, ClientError, SOCKET, place};
 
 /// Characters of a command in the list.
 const TEXT_CHARS_MAX: usize = 60;
 
 pub(super) fn list(common: &CommonArgs, out: &mut impl Write) -> Result<(), CliError> {
-    let requests = ask(common, &AdminRequest::Approvals)?;
+    let requests = ask_all(common, &AdminRequest::Approvals)?;
     if common.json {
         return Ok(output::json(out, &requests)?);
     }
@@ -43,7 +43,7 @@ pub(super) fn list(common: &CommonArgs, out: &mut impl Write) -> Result<(), CliE
 }
 
 pub(super) fn show(number: u64, common: &CommonArgs, out: &mut impl Write) -> Result<(), CliError> {
-    let request = ask(common, &AdminRequest::Approval { number })?;
+    let request = ask_any(common, &AdminRequest::Approval { number })?;
     if common.json {
         return Ok(output::json(out, &request)?);
     }
@@ -118,7 +118,7 @@ pub(super) fn resolve(
         reason,
         common,
     } = arguments;
-    ask(
+    ask_any(
         &common,
         &AdminRequest::Resolve {
             number,
@@ -139,6 +139,44 @@ pub(super) fn resolve(
 /// Asks the running gateway.
 pub(super) fn ask(common: &CommonArgs, request: &AdminRequest) -> Result<Value, CliError> {
     Ok(Client::connect(&common.run_dir.join(SOCKET))?.call(request)?)
+}
+
+/// Asks the running gateway, and those that it replaced and that have sessions left; the answers are
+/// lists, and become one.
+pub(super) fn ask_all(common: &CommonArgs, request: &AdminRequest) -> Result<Value, CliError> {
+    let mut all = Vec::new();
+    let mut is_anybody_there = false;
+    for path in place::draining(&common.run_dir) {
+        // One that has ended in between has nothing to list.
+        if let Ok(Value::Array(list)) =
+            Client::connect(&path).and_then(|mut client| client.call(request))
+        {
+            all.extend(list);
+            is_anybody_there = true;
+        }
+    }
+    match ask(common, request) {
+        Ok(Value::Array(list)) => all.extend(list),
+        Ok(_) => return Err(ClientError::Answer("no list".to_owned()).into()),
+        Err(_) if is_anybody_there => {}
+        Err(error) => return Err(error),
+    }
+    Ok(all.into())
+}
+
+/// Asks the running gateway and, while that refuses, those that it replaced, for what only one has.
+pub(super) fn ask_any(common: &CommonArgs, request: &AdminRequest) -> Result<Value, CliError> {
+    let refused = match ask(common, request) {
+        Ok(answer) => return Ok(answer),
+        Err(error) => error,
+    };
+    for path in place::draining(&common.run_dir) {
+        let answer = Client::connect(&path).and_then(|mut client| client.call(request));
+        if let Ok(answer) = answer {
+            return Ok(answer);
+        }
+    }
+    Err(refused)
 }
 
 /// A field's text; empty if it is not there.

@@ -44,6 +44,18 @@ pub enum Command {
     Run(RunArgs),
     /// Remove every trace of the gateway from this machine's kernel
     Detach(DetachArgs),
+    /// Let the running gateway hand over to the binary that is installed now
+    #[command(after_help = "Example:
+  install -m 755 interceptor /usr/local/sbin/interceptor && interceptor upgrade
+
+The gateway starts the file that it was started from, with the same arguments, and hands over: no
+connection is refused, open sessions go on in the old process for --drain. The policy files are read
+anew. If the new process fails before it serves, the old one goes on, and this command ends with 1.")]
+    Upgrade {
+        /// How to reach the gateway and how to print.
+        #[command(flatten)]
+        common: CommonArgs,
+    },
     /// Show whether the gateway is in force, and its counters
     Status(StatusArgs),
     /// Tell whether this host can run the gateway; changes nothing
@@ -117,9 +129,12 @@ pub struct RunArgs {
     /// How long an address that a name has no more stays a target when nothing else needs it
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = crate::resolve::parse_grace)]
     pub dns_grace: Duration,
-    /// How long open sessions may go on after SIGTERM
+    /// How long open sessions may go on after SIGTERM, and undisturbed after an upgrade
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub drain: Duration,
+    /// How often to look for changes that others made in the kernel, and repair them
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub watch: Duration,
     /// What to log: a level, or levels by module (tracing's filter syntax)
     #[arg(
         long,
@@ -160,7 +175,9 @@ pub struct DetachArgs {
 /// `interceptor status`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The kernel's part works while the proxy is dead: it shows whether the targets are still guarded."
+    after_help = "The kernel's part works while the proxy is dead: it shows whether the targets are still guarded.
+
+Exit status: 1 if something is not as the gateway set it (drift); the watchdog repairs that."
 )]
 pub struct StatusArgs {
     /// The directory that `run` was given

@@ -10,6 +10,7 @@ mod doctor;
 mod output;
 mod sessions;
 mod status;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -58,6 +59,10 @@ enum CliError {
     Output { path: PathBuf, source: io::Error },
     #[error("this host cannot run the gateway: {0}; provide what is missing, and ask again")]
     Unfit(String),
+    #[error(
+        "the kernel plane is not as it should be (drift: {0}); a gateway that runs repairs it within --watch, otherwise start it"
+    )]
+    Drift(usize),
     #[error("the output cannot be written: {0}; check where it goes")]
     Print(#[from] io::Error),
 }
@@ -104,6 +109,7 @@ fn dispatch(command: Command, parts: &Parts, out: &mut impl Write) -> Result<(),
     match command {
         Command::Run(arguments) => Ok((parts.run)(arguments)?),
         Command::Detach(arguments) => Ok((parts.detach)(arguments)?),
+        Command::Upgrade { common } => upgrade::ask(&common, out),
         Command::Status(arguments) => status::show(&arguments, parts.kernel_status, out),
         Command::Doctor(arguments) => doctor::show(&arguments, out),
         Command::Approvals(command) => match command {
@@ -190,6 +196,7 @@ mod tests {
             "interceptor detach --cgroup /c --bpffs /b",
             "interceptor status --bpffs /b --run-dir /r --json",
             "interceptor doctor --json",
+            "interceptor upgrade --run-dir /r --json",
             "interceptor approvals list --run-dir /r --json",
             "interceptor approvals show 7",
             "interceptor approvals approve 7 --reason because",

@@ -2,14 +2,14 @@
 
 use std::io::Write;
 
-use super::approvals::{ask, text};
+use super::approvals::{ask_all, ask_any, text};
 use super::arguments::CommonArgs;
 use super::{CliError, output};
 use crate::admin::{AdminRequest, ClientError, SessionRow};
 use crate::audit::json::time;
 
 pub(super) fn list(common: &CommonArgs, out: &mut impl Write) -> Result<(), CliError> {
-    let sessions = ask(common, &AdminRequest::Sessions)?;
+    let sessions = ask_all(common, &AdminRequest::Sessions)?;
     if common.json {
         return Ok(output::json(out, &sessions)?);
     }
@@ -52,7 +52,7 @@ pub(super) fn kill(
     common: &CommonArgs,
     out: &mut impl Write,
 ) -> Result<(), CliError> {
-    let killed = ask(common, &AdminRequest::Kill { id, reason })?;
+    let killed = ask_any(common, &AdminRequest::Kill { id, reason })?;
     if common.json {
         return Ok(output::json(out, &killed)?);
     }

@@ -6,10 +6,12 @@ use std::path::Path;
 use interceptor_core::audit::render::Escaped;
 use serde_json::{Value, json};
 
-use super::approvals::ask;
+use super::CliError;
+use super::approvals::{ask, text};
 use super::arguments::StatusArgs;
-use super::{CliError, output};
+use super::output::{self, Colour, Colours};
 use crate::admin::{AdminRequest, ClientError};
+use crate::audit::json::time;
 
 /// The kernel's part does not need the gateway: it tells whether the guard is up while that is dead.
 pub(super) fn show(
@@ -23,63 +25,247 @@ pub(super) fn show(
         Err(error) => return Err(error),
     };
     let kernel = kernel_status(&arguments.bpffs)?;
-    let status = json!({ "kernel": kernel, "gateway": gateway });
-    if arguments.common.json {
-        return Ok(output::json(out, &status)?);
+    let drift = drift(&gateway, &kernel);
+    let status = json!({ "kernel": kernel, "gateway": gateway, "drift": drift });
+    match arguments.common.json {
+        true => output::json(out, &status)?,
+        false => print(&status, out)?,
     }
-    Ok(print_fields(&status, 0, out)?)
+    match drift.len() {
+        0 => Ok(()),
+        count => Err(CliError::Drift(count)),
+    }
 }
 
-/// Prints an object as indented `name: value` lines.
-fn print_fields(value: &Value, depth: usize, out: &mut impl Write) -> io::Result<()> {
-    let Value::Object(fields) = value else {
-        return Ok(());
+/// What is not as it should be. A gateway that runs knows better than the pins what it should be.
+fn drift(gateway: &Value, kernel: &Value) -> Vec<Value> {
+    let known = gateway.pointer("/status/drift").and_then(Value::as_array);
+    known
+        .or_else(|| kernel.get("drift").and_then(Value::as_array))
+        .cloned()
+        .unwrap_or_default()
+}
+
+fn print(status: &Value, out: &mut impl Write) -> io::Result<()> {
+    let part = |pointer: &str| status.pointer(pointer).unwrap_or(&Value::Null);
+    print_gateway(part("/gateway"), out)?;
+    print_enforcement(status, out)?;
+    let kernel = part("/kernel");
+    print_links(list(kernel, "links"), out)?;
+    print_order(list(kernel, "devices"), out)?;
+    print_maps(list(kernel, "maps"), out)?;
+    print_verdicts(list(kernel, "verdicts"), out)
+}
+
+fn print_gateway(gateway: &Value, out: &mut impl Write) -> io::Result<()> {
+    let Some(status) = gateway.get("status") else {
+        return field(out, "gateway", "does not run");
     };
-    let indent = depth.saturating_mul(2);
-    for (name, value) in fields {
-        let name = Escaped(name);
-        match value {
-            Value::Object(_) => {
-                writeln!(out, "{:indent$}{name}", "")?;
-                print_fields(value, depth.saturating_add(1), out)?;
-            }
-            Value::Array(items) => {
-                writeln!(out, "{:indent$}{name}", "")?;
-                for item in items {
-                    writeln!(out, "{:indent$}  - {}", "", Escaped(&plain(item)))?;
-                }
-            }
-            _ => writeln!(out, "{:indent$}{name}: {}", "", Escaped(&plain(value)))?,
-        }
+    let running = format!(
+        "process {}, interceptor {}, up {} s",
+        text(status, "pid"),
+        text(status, "version"),
+        text(status, "uptime_seconds"),
+    );
+    field(out, "gateway", &running)?;
+    let sessions = format!(
+        "{} of at most {}, {} requests wait for approval",
+        text(status, "sessions"),
+        text(status, "sessions_max"),
+        text(status, "requests_waiting"),
+    );
+    field(out, "sessions", &sessions)?;
+    let record = match status.get("record_failed") {
+        Some(Value::Bool(true)) => "FAILED: commands are refused; see the gateway's log",
+        _ => "is written",
+    };
+    field(out, "record", record)?;
+    let policy = status.get("policy").unwrap_or(&Value::Null);
+    let targets: Vec<&str> = list(policy, "targets")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let policy = format!(
+        "{} ({} rules, {} masks) in {}",
+        text(policy, "hash").get(..12).unwrap_or_default(),
+        text(policy, "rules"),
+        text(policy, "masks"),
+        text(policy, "directory"),
+    );
+    field(out, "policy", &policy)?;
+    field(out, "targets", &targets.join(", "))?;
+    match text(status, "repairs").as_str() {
+        "" | "0" => Ok(()),
+        count => field(
+            out,
+            "watchdog",
+            &format!("put {count} things right since the start"),
+        ),
+    }
+}
+
+fn print_enforcement(status: &Value, out: &mut impl Write) -> io::Result<()> {
+    let colours = Colours::for_stdout();
+    let kernel = status.get("kernel").unwrap_or(&Value::Null);
+    let is = |name: &str| kernel.get(name).and_then(Value::as_bool).unwrap_or(false);
+    let drift = list(status, "drift");
+    if list(kernel, "links").is_empty() {
+        let text = "detached: nothing is intercepted or guarded";
+        return field(out, "kernel", &colours.paint(Colour::Yellow, text));
+    }
+    let carries = match is("listener") {
+        true => "targets are carried",
+        false => "targets are refused: no gateway listens",
+    };
+    let summary = format!(
+        "{carries}; {} prefixes, {} ip rules, nft table {}",
+        text(kernel, "target_prefixes"),
+        text(kernel, "routing_rules"),
+        if is("nft_table") {
+            "in place"
+        } else {
+            "missing"
+        },
+    );
+    field(out, "kernel", &summary)?;
+    if drift.is_empty() {
+        return field(out, "drift", &colours.paint(Colour::Green, "none"));
+    }
+    for one in drift {
+        let line = format!("{}: {}", text(one, "what"), text(one, "detail"));
+        field(
+            out,
+            "drift",
+            &colours.paint(Colour::Red, &Escaped(&line).to_string()),
+        )?;
     }
     Ok(())
 }
 
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "none".to_owned(),
-        Value::Object(fields) => {
-            let fields = fields
+fn print_links(links: &[Value], out: &mut impl Write) -> io::Result<()> {
+    let rows: Vec<[String; 7]> = links
+        .iter()
+        .map(|link| {
+            let loaded = link.get("loaded_unix_s").and_then(Value::as_u64);
+            [
+                text(link, "name"),
+                text(link, "program"),
+                text(link, "place"),
+                text(link, "link_id"),
+                text(link, "program_id"),
+                text(link, "tag"),
+                loaded.map_or_else(String::new, |seconds| {
+                    time(seconds.saturating_mul(1_000_000_000)).replace(".000000Z", "Z")
+                }),
+            ]
+        })
+        .collect();
+    let titles = ["PIN", "PROGRAM", "PLACE", "LINK", "ID", "TAG", "LOADED"];
+    section(out, titles, &rows)
+}
+
+fn print_order(devices: &[Value], out: &mut impl Write) -> io::Result<()> {
+    let rows: Vec<[String; 3]> = devices
+        .iter()
+        .map(|device| {
+            let order: Vec<&str> = list(device, "order")
                 .iter()
-                .map(|(name, value)| format!("{name} {}", plain(value)));
-            fields.collect::<Vec<_>>().join(", ")
-        }
-        other => other.to_string(),
+                .filter_map(Value::as_str)
+                .collect();
+            [
+                text(device, "device"),
+                text(device, "direction"),
+                order.join(", "),
+            ]
+        })
+        .collect();
+    section(out, ["DEVICE", "HOOK", "ORDER"], &rows)
+}
+
+fn print_maps(maps: &[Value], out: &mut impl Write) -> io::Result<()> {
+    let rows: Vec<[String; 3]> = maps
+        .iter()
+        .filter(|map| map.get("entries").is_some_and(Value::is_number))
+        .map(|map| [text(map, "name"), text(map, "entries"), text(map, "max")])
+        .collect();
+    section(out, ["MAP", "ENTRIES", "MAX"], &rows)
+}
+
+/// Counters that are zero say nothing.
+fn print_verdicts(verdicts: &[Value], out: &mut impl Write) -> io::Result<()> {
+    let rows: Vec<[String; 2]> = verdicts
+        .iter()
+        .filter(|verdict| verdict.get("count").and_then(Value::as_u64) != Some(0))
+        .map(|verdict| [text(verdict, "name"), text(verdict, "count")])
+        .collect();
+    section(out, ["VERDICT", "COUNT"], &rows)
+}
+
+fn section<const N: usize>(
+    out: &mut impl Write,
+    titles: [&str; N],
+    rows: &[[String; N]],
+) -> io::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
     }
+    writeln!(out)?;
+    output::table(out, titles, rows)
+}
+
+fn field(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
+    writeln!(out, "{name:<10}{value}")
+}
+
+fn list<'v>(object: &'v Value, field: &str) -> &'v [Value] {
+    let items = object.get(field).and_then(Value::as_array);
+    items.map(Vec::as_slice).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn nested_fields_are_indented() {
-        let status = json!({ "kernel": { "links": ["connect4", { "id": 7, "place": null }], "denied": 3 }, "up": true });
+    fn printed(status: &Value) -> String {
         let mut out = Vec::new();
-        print_fields(&status, 0, &mut out).unwrap();
-        let expected =
-            "kernel\n  denied: 3\n  links\n    - connect4\n    - id 7, place none\nup: true\n";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        print(status, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn counters_that_are_zero_are_left_out_and_drift_is_not() {
+        let status = json!({
+            "kernel": {
+                "links": [{ "name": "connect4", "program": "connect4", "place": null, "link_id": 1,
+                    "program_id": 2, "tag": "ab", "loaded_unix_s": 0 }],
+                "listener": true, "nft_table": true, "routing_rules": 4, "target_prefixes": 2,
+                "verdicts": [{ "name": "seen", "count": 3 }, { "name": "never", "count": 0 }],
+                "drift": [],
+            },
+            "gateway": { "running": false },
+            "drift": [{ "what": "link connect4", "detail": "it is detached" }],
+        });
+        let text = printed(&status);
+        assert!(text.contains("does not run"), "{text}");
+        assert!(
+            text.contains("drift     link connect4: it is detached\n"),
+            "{text}"
+        );
+        assert!(text.contains("\nVERDICT  COUNT\nseen     3\n"), "{text}");
+        assert!(!text.contains("never"), "{text}");
+    }
+
+    #[test]
+    fn a_gateway_that_runs_knows_better_what_drifted() {
+        let kernel = json!({ "drift": [{ "what": "nft table" }] });
+        let gateway = json!({ "running": true, "status": { "drift": [] } });
+        assert!(drift(&gateway, &kernel).is_empty());
+        assert_eq!(drift(&json!({ "running": false }), &kernel).len(), 1);
+    }
+
+    #[test]
+    fn detached_is_said() {
+        let status = json!({ "kernel": { "links": [] }, "gateway": {}, "drift": [] });
+        assert!(printed(&status).contains("detached"));
     }
 }

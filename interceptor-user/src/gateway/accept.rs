@@ -19,6 +19,7 @@ use super::drive::{self, Arrival, Stage};
 use super::pass;
 use crate::admin::SessionRow;
 use crate::audit::json;
+use crate::identify::KernelIdentity;
 use crate::kernel::Plane;
 
 /// Sessions at the same time; a client beyond it is refused at once.
@@ -32,7 +33,7 @@ const EXHAUSTED_WAIT: Duration = Duration::from_millis(100);
 
 /// Takes connections until `stop` says otherwise; then waits until every session has ended.
 pub(super) async fn accept(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     plane: Arc<RwLock<Plane>>,
     shared: Arc<Shared>,
     mut stage: watch::Receiver<Stage>,
@@ -40,11 +41,18 @@ pub(super) async fn accept(
     let permits = Arc::new(Semaphore::new(SESSIONS_MAX));
     let mut sessions = JoinSet::new();
     loop {
-        // Cancel-safe, both: accept loses no connection, and the watch keeps its value.
+        let reached = *stage.borrow_and_update();
+        if reached > Stage::HandingOver {
+            break;
+        }
+        // Cancel-safe, all: accept loses no connection, and the watch keeps its value.
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if reached == Stage::Serving => accepted,
             Some(_) = sessions.join_next() => continue,
-            _ = stage.wait_for(|stage| *stage != Stage::Serving) => break,
+            changed = stage.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => break,
+            },
         };
         let (client, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -94,7 +102,17 @@ async fn begin(
     let target = Arc::new(target.clone());
     // As long as the session lives, its address is a target: without that its packets would go past.
     let hold = shared.in_use.hold(destination, &target.name);
-    let process = identify(plane, &shared, &client).await;
+    let identity = identify(plane, &client);
+    if identity.as_ref().is_some_and(|it| is_own(plane, it)) {
+        // Only while somebody has detached what makes the proxy's sockets known. Carried, it would
+        // come back again and again.
+        tracing::error!(%destination, "a connection of the proxy to a target was redirected to the proxy; it is closed");
+        return Ok(());
+    }
+    let process = match identity {
+        Some(identity) => Some(shared.identifier.process(identity).await),
+        None => None,
+    };
     let as_client = target.preserve_client_address.then_some(peer);
     let id = Uuid::now_v7();
     let connection = connection(peer, destination, &target, process.as_ref());
@@ -143,16 +161,21 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// The local process behind a connection. Unknown is an answer too; policy may ask for more.
-async fn identify(plane: &RwLock<Plane>, shared: &Shared, client: &TcpStream) -> Option<Process> {
-    // The lock goes before the wait.
-    let identity = plane.read().ok()?.identity(client.as_fd());
-    match identity {
-        Ok(identity) => Some(shared.identifier.process(identity?).await),
+fn identify(plane: &RwLock<Plane>, client: &TcpStream) -> Option<KernelIdentity> {
+    match plane.read().ok()?.identity(client.as_fd()) {
+        Ok(identity) => identity,
         Err(error) => {
             tracing::warn!(%error, "the kernel's identities cannot be read");
             None
         }
     }
+}
+
+/// Whether the task that connected was in the proxy's own cgroup.
+fn is_own(plane: &RwLock<Plane>, identity: &KernelIdentity) -> bool {
+    plane
+        .read()
+        .is_ok_and(|plane| plane.is_own_cgroup(identity.cgroup_id()))
 }
 
 /// A process in a list of sessions.

@@ -36,6 +36,10 @@ use crate::audit::{AuditError, Pending, json};
 pub(super) enum Stage {
     /// It takes connections.
     Serving,
+    /// A successor prepares: connections wait. It may still fail, and this one goes on.
+    HandingOver,
+    /// A successor takes connections; sessions go on.
+    HandedOver,
     /// It takes no more; sessions end when they are idle.
     Draining,
     /// The time to drain is over; sessions end now.
@@ -473,7 +477,7 @@ impl Driver {
 
     fn enter_stage(&mut self, stage: Stage) {
         match stage {
-            Stage::Serving => {}
+            Stage::Serving | Stage::HandingOver | Stage::HandedOver => {}
             Stage::Draining => self.session.drain(),
             Stage::Ending => self
                 .session

@@ -2,13 +2,16 @@
 //!
 //! It owns the life of sessions: [`accept`] takes connections, [`drive`] moves bytes, timers and
 //! answers between sockets and the core's machine, [`pass`] carries what is not understood,
-//! [`sessions`] knows who is there, [`catalog`] reads what masks need, [`targets`] keeps
-//! the targets' addresses up to date. It must not know how a protocol's bytes look.
+//! [`sessions`] knows who is there, [`catalog`] reads what masks need, [`targets`] keeps the targets'
+//! addresses up to date, [`handover`] gives the gateway to another process. It must not know how a
+//! protocol's bytes look.
 
 mod accept;
 mod catalog;
 mod directory;
 mod drive;
+mod ending;
+mod handover;
 mod in_use;
 mod pass;
 mod run;
@@ -16,6 +19,7 @@ mod sessions;
 mod targets;
 mod upstream;
 mod wait;
+mod watchdog;
 
 pub use run::run;
 

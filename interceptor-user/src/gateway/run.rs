@@ -2,48 +2,71 @@
 //!
 //! Policy first, so that a broken one starts nothing; then the record; then the kernel, which from
 //! then on refuses what is not carried; last the administration socket, whose presence says that
-//! the gateway carries connections.
+//! the gateway carries connections. A process that replaces a running gateway takes these from it, in
+//! the order of [`handover`].
 
-use std::net::TcpListener;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use interceptor_core::audit::event::{Event, GatewayNote, Kind};
 use interceptor_core::mask::HashKey;
 use interceptor_core::policy::Snapshot;
+use sd_notify::NotifyState;
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::directory::Directory;
 use super::drive::Stage;
+use super::ending::{Leaving, Work, drain, ending, leave, upgrade_to};
+use super::handover::{self, Old, Predecessor, Program};
 use super::targets::{self, Prepared, Sources, Targets, describe};
+use super::watchdog::{Repairs, Watchdog};
 use super::{Shared, accept, catalog, event, pass, sessions};
-use crate::admin::{self, AdminContext};
+use crate::admin::{self, AdminContext, UpgradeRequest};
 use crate::approval::Approvals;
 use crate::audit::{Recorder, Store};
 use crate::cli::arguments::RunArgs;
 use crate::identify::Identifier;
-use crate::kernel::{Attached, KernelLog, Plane, PlaneConfig};
+use crate::kernel::{Attached, KernelError, Plane, PlaneConfig};
 use crate::{kernel, telemetry};
 
 /// How long the last events may take to reach the disk after the sessions have ended.
-const END_WAIT: Duration = Duration::from_secs(5);
+pub(super) const END_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until SIGTERM or SIGINT.
 pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
+    let program = Arc::new(Program::of_this_process()?);
+    let mut predecessor = Predecessor::from_environment()?;
+    let ran = run_after(&arguments, program, &mut predecessor);
+    // Left of it is only one that goes on.
+    if let (Err(error), Some(predecessor)) = (&ran, &mut predecessor) {
+        predecessor.failed(error);
+    }
+    ran
+}
+
+fn run_after(
+    arguments: &RunArgs,
+    program: Arc<Program>,
+    predecessor: &mut Option<Predecessor>,
+) -> anyhow::Result<()> {
     telemetry::start(&arguments.log, arguments.log_format)?;
     harden();
     kernel::check_capabilities()?;
+    let key = match predecessor {
+        Some(predecessor) => predecessor.hash_key(),
+        None => new_hash_key()?,
+    };
     let sources = Sources {
         directory: arguments.policies.clone(),
-        hash_key: hash_key()?,
+        hash_key: HashKey::new(key),
         dns_servers: arguments.dns_servers.clone(),
         memory: arguments.state.join("names.json"),
     };
     let prepared = targets::prepare(&sources, arguments.dns_grace)?;
-    let store = Store::open(&arguments.state.join("audit"))?;
     let config = PlaneConfig {
         cgroup: arguments.cgroup.clone(),
         bpffs: arguments.bpffs.clone(),
@@ -53,29 +76,40 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<()> {
         unix_sockets: prepared.unix_sockets(),
         ..PlaneConfig::default()
     };
-    let Attached {
-        plane,
-        listener,
-        log,
-        severed,
-    } = Plane::attach(&config)?;
-    // The threads come after the process entered the proxy's cgroup, and are born in it.
-    let (recorder, writer) = Recorder::start(store)?;
-    if !severed.connections.is_empty() {
+    let log = arguments.state.join("audit");
+    // The recorder's threads come after the process entered the proxy's cgroup, and are born in it.
+    let (attached, (recorder, writer)) = match predecessor {
+        None => {
+            let store = Store::open(&log)?;
+            (Plane::attach(&config)?, Recorder::start(store)?)
+        }
+        Some(old) => {
+            let listener = || {
+                old.listener()
+                    .map_err(|source| KernelError::Handover { source })
+            };
+            let attached = Plane::take_over(&config, listener)?;
+            let counter = old.attached()?;
+            let store = Store::open(&log)?;
+            (attached, Recorder::start_counting(store, counter)?)
+        }
+    };
+    if !attached.severed.connections.is_empty() {
+        let severed = attached.severed.to_string();
         tracing::warn!("{severed}");
-        recorder.note(note(Kind::KernelChanged, severed.to_string()))?;
+        recorder.note(note(Kind::KernelChanged, severed))?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let served = runtime.block_on(serve(
-        &arguments,
+        arguments,
+        Identity { program, key },
         sources,
         prepared,
-        plane,
-        listener,
-        log,
+        attached,
         recorder.clone(),
+        predecessor,
     ));
     runtime.shutdown_timeout(END_WAIT);
     recorder.close();
@@ -103,29 +137,36 @@ fn harden() {
 }
 
 /// The key of `hash` masks: equal values look equal while this process lives.
-fn hash_key() -> anyhow::Result<HashKey> {
+fn new_hash_key() -> anyhow::Result<[u8; 32]> {
     use std::io::Read as _;
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut bytes))
         .context("no random bytes from /dev/urandom")?;
-    Ok(HashKey::new(bytes))
+    Ok(bytes)
+}
+
+/// What this process hands on beside its state.
+struct Identity {
+    program: Arc<Program>,
+    /// Of `hash` masks.
+    key: [u8; 32],
 }
 
 async fn serve(
     arguments: &RunArgs,
+    identity: Identity,
     sources: Sources,
     prepared: Prepared,
-    plane: Plane,
-    listener: TcpListener,
-    log: KernelLog,
+    attached: Attached,
     recorder: Recorder,
+    predecessor: &mut Option<Predecessor>,
 ) -> anyhow::Result<()> {
-    let kernel_log = tokio::spawn(log.forward());
+    let kernel_log = tokio::spawn(attached.log.forward());
     let mut signals = Signals::new()?;
-    let identifier = Identifier::new(plane.task_probe());
-    let plane = Arc::new(RwLock::new(plane));
-    record_start(&recorder, &prepared.policy).await?;
+    let identifier = Identifier::new(attached.plane.task_probe());
+    let plane = Arc::new(RwLock::new(attached.plane));
+    record_start(&recorder, &prepared.policy, predecessor.as_ref()).await?;
     let mut targets = Targets::new(sources, prepared, Arc::clone(&plane), recorder.clone())?;
     let shared = Arc::new(Shared {
         policy: targets.policy(),
@@ -139,32 +180,85 @@ async fn serve(
         passing: pass::Passing::start()?,
         epoch: Instant::now(),
     });
-    let watching = tokio::spawn(watch_kernel(Arc::clone(&plane), recorder.clone()));
-    let (stage, stages) = watch::channel(Stage::Serving);
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let accepting = accept::accept(listener, Arc::clone(&plane), Arc::clone(&shared), stages);
-    let accepting = tokio::spawn(accepting);
+    let path = arguments.run_dir.join(admin::SOCKET);
+    let socket = match predecessor {
+        Some(_) => admin::Socket::replace(&path)?,
+        None => admin::Socket::bind(&path)?,
+    };
+    admin::place::remove_dead(&arguments.run_dir);
+    let place = socket.place();
     let (stop_admin, admin_stopped) = watch::channel(false);
-    let socket = arguments.run_dir.join(admin::SOCKET);
-    let context = admin_context(&shared, &arguments.policies);
-    let mut administration =
-        tokio::spawn(async move { admin::serve(&socket, context, admin_stopped).await });
+    let (upgrade, mut upgrades) = mpsc::channel(1);
+    let repairs = Arc::new(Repairs::default());
+    let context = admin_context(&shared, &plane, &repairs, &arguments.policies, upgrade);
+    let mut administration = tokio::spawn(admin::serve_on(socket, context, admin_stopped));
+    let elder = match predecessor {
+        Some(old) => Some(tokio::task::block_in_place(|| old.serving(&recorder))?),
+        None => None,
+    };
+    *predecessor = None;
+    let listener = Arc::new(tokio::net::TcpListener::from_std(attached.listener)?);
+    let (stage, stages) = watch::channel(Stage::Serving);
+    let waiting = Arc::downgrade(&listener);
+    let accepting = accept::accept(listener, Arc::clone(&plane), Arc::clone(&shared), stages);
+    let watchdog = Watchdog {
+        plane: Arc::clone(&plane),
+        listener: Weak::clone(&waiting),
+        recorder: recorder.clone(),
+        repairs,
+    };
+    let watchdog = tokio::spawn(watchdog.watch(arguments.watch));
+    let watching = tokio::spawn(watch_kernel(Arc::clone(&plane), recorder.clone()));
+    let mut work = Work::new(tokio::spawn(accepting), elder);
     tracing::info!("ready: {}", describe(&shared.policy.borrow()));
+    handover::notify(&[NotifyState::Ready]);
 
-    let failed = loop {
+    let old = |draining| Old {
+        program: Arc::clone(&identity.program),
+        hash_key: identity.key,
+        recorder: recorder.clone(),
+        log: arguments.state.join("audit"),
+        plane: Arc::clone(&plane),
+        stage: stage.clone(),
+        listener: Weak::clone(&waiting),
+        place: place.clone(),
+        draining,
+    };
+    let (mut failed, mut successor) = (None, None);
+    while failed.is_none() && successor.is_none() {
         tokio::select! {
             signal = signals.next() => match signal {
-                Heard::Reload => targets.reload(),
-                Heard::Stop => break None,
+                Heard::Reload => {
+                    targets.reload();
+                    work.reload();
+                }
+                Heard::Stop => break,
             },
             step = targets.next() => targets.take(step)?,
-            ended = &mut administration => break Some(ended),
+            Some(asked) = upgrades.recv() => successor = upgrade_to(old(work.draining()), asked).await,
+            ended = &mut administration => failed = Some(ended),
+        }
+    }
+    upgrades.close();
+    watchdog.abort();
+    let detail = ending(successor.as_ref());
+    let mut words = match successor {
+        Some(successor) => {
+            let sessions = Leaving {
+                stage: &stage,
+                targets: &mut targets,
+                work: &mut work,
+                signals: &mut signals,
+            };
+            leave(sessions, arguments.drain, successor).await?
+        }
+        None => {
+            handover::notify(&[NotifyState::Stopping]);
+            None
         }
     };
-    drain(&stage, arguments.drain, accepting, &mut signals).await;
-    let stopped = "interceptor stopped in order".to_owned();
-    let stopped = note(Kind::GatewayStopped, stopped);
-    let recorded = recorder.append(stopped).await;
+    drain(&stage, arguments.drain, &mut work, &mut signals, &mut words).await;
+    let recorded = recorder.append(note(Kind::GatewayStopped, detail)).await;
     // A receiver that is gone has stopped already.
     let _ = stop_admin.send(true);
     kernel_log.abort();
@@ -197,43 +291,34 @@ async fn watch_kernel(plane: Arc<RwLock<Plane>>, recorder: Recorder) {
     }
 }
 
-async fn record_start(recorder: &Recorder, policy: &Snapshot) -> anyhow::Result<()> {
-    let started = format!("interceptor {} started", env!("CARGO_PKG_VERSION"));
+async fn record_start(
+    recorder: &Recorder,
+    policy: &Snapshot,
+    predecessor: Option<&Predecessor>,
+) -> anyhow::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    let started = match predecessor {
+        Some(old) => format!(
+            "interceptor {version} takes over from process {}, interceptor {}",
+            old.pid, old.version
+        ),
+        None => format!("interceptor {version} started"),
+    };
     recorder.note(note(Kind::GatewayStarted, started))?;
     let loaded = describe(policy);
     recorder.append(note(Kind::PolicyLoaded, loaded)).await?;
     Ok(())
 }
 
-/// Lets sessions end when they are idle, and ends them when the time is over or on a second signal.
-async fn drain(
-    stage: &watch::Sender<Stage>,
-    limit: Duration,
-    mut accepting: tokio::task::JoinHandle<()>,
-    signals: &mut Signals,
-) {
-    tracing::info!(limit = %humantime::format_duration(limit), "draining: sessions end when they are idle");
-    let _ = stage.send(Stage::Draining);
-    tokio::select! {
-        _ = &mut accepting => return,
-        () = tokio::time::sleep(limit) => tracing::warn!("the time to drain is over: sessions end now"),
-        () = signals.stop() => tracing::warn!("a second signal: sessions end now"),
-    }
-    let _ = stage.send(Stage::Ending);
-    if tokio::time::timeout(END_WAIT, accepting).await.is_err() {
-        tracing::warn!("some sessions did not end in time");
-    }
-}
-
 /// What a signal asks for.
-enum Heard {
+pub(super) enum Heard {
     /// SIGHUP: read the policy anew.
     Reload,
     /// SIGTERM or SIGINT.
     Stop,
 }
 
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -249,7 +334,7 @@ impl Signals {
     }
 
     /// The next signal. Cancel-safe.
-    async fn next(&mut self) -> Heard {
+    pub(super) async fn next(&mut self) -> Heard {
         tokio::select! {
             _ = self.terminate.recv() => Heard::Stop,
             _ = self.interrupt.recv() => Heard::Stop,
@@ -258,24 +343,32 @@ impl Signals {
     }
 
     /// The next signal to stop; others are of no use any more. Cancel-safe.
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         while !matches!(self.next().await, Heard::Stop) {}
     }
 }
 
-fn admin_context(shared: &Arc<Shared>, policies: &Path) -> AdminContext {
+fn admin_context(
+    shared: &Arc<Shared>,
+    plane: &Arc<RwLock<Plane>>,
+    repairs: &Arc<Repairs>,
+    policies: &Path,
+    upgrade: mpsc::Sender<UpgradeRequest>,
+) -> AdminContext {
     let rows = Arc::clone(shared);
     let state = Arc::clone(shared);
     let members = shared.sessions.clone();
+    let (plane, repairs) = (Arc::clone(plane), Arc::clone(repairs));
     let policies = policies.display().to_string();
     AdminContext {
         approvals: shared.approvals.clone(),
         recorder: shared.recorder.clone(),
         sessions: Arc::new(move || rows.sessions.rows()),
         kill: Arc::new(move |id, killing| members.kill(id, killing)),
+        upgrade,
         status: Arc::new(move || {
             let policy = Arc::clone(&state.policy.borrow());
-            serde_json::json!({
+            json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
                 "uptime_seconds": state.epoch.elapsed().as_secs(),
@@ -284,6 +377,8 @@ fn admin_context(shared: &Arc<Shared>, policies: &Path) -> AdminContext {
                 "requests_waiting": state.approvals.list().len(),
                 "record_failed": state.recorder.is_failed(),
                 "names": names(&state.directories.borrow().current),
+                "drift": drift(&plane),
+                "repairs": repairs.count(),
                 "policy": {
                     "directory": policies,
                     "hash": hex::encode(policy.hash),
@@ -316,4 +411,18 @@ fn names(directory: &Directory) -> serde_json::Value {
         (row.name.clone(), shown)
     });
     serde_json::Value::Object(names.collect())
+}
+
+/// What is not as it should be at this moment.
+fn drift(plane: &RwLock<Plane>) -> serde_json::Value {
+    let drift = match plane.read() {
+        Ok(plane) => plane.drift(),
+        Err(_) => Ok(Vec::new()),
+    };
+    match drift {
+        Ok(drift) => json!(drift),
+        Err(error) => {
+            json!([{ "what": "the plane", "detail": format!("it cannot be looked at: {error}") }])
+        }
+    }
 }

@@ -265,6 +265,11 @@ impl Targets {
         self.reloading = Some(tokio::spawn(load));
     }
 
+    /// Whether a reload is under way.
+    pub(super) const fn is_reloading(&self) -> bool {
+        self.reloading.is_some()
+    }
+
     /// Waits for something to act on. Cancel-safe: what was not returned is returned next time.
     pub(super) async fn next(&mut self) -> Step {
         self.ask();

@@ -60,6 +60,11 @@ impl KernelIdentity {
         }
     }
 
+    /// The id of the cgroup that the task was in.
+    pub(crate) const fn cgroup_id(&self) -> u64 {
+        self.found.cgroup
+    }
+
     /// The address that it asked for.
     pub fn destination(&self) -> SocketAddr {
         SocketAddr::new(

@@ -18,7 +18,7 @@ use super::ports::PortRange;
 use super::target::Targets;
 use super::tool::Tool;
 
-const TABLE: &str = "inet interceptor";
+pub(super) const TABLE: &str = "inet interceptor";
 
 /// Replaces both tables in one transaction. Whether the one for raw frames is among them: a kernel
 /// that cannot have it gets the other alone.
@@ -81,6 +81,15 @@ pub(super) fn are_present() -> Result<(bool, bool), KernelError> {
             .any(|line| line.trim() == format!("table {table}"))
     };
     Ok((has(TABLE), has(frames::TABLE)))
+}
+
+/// A table as nft prints it, without counters; empty if it is not there.
+pub(super) fn listing(table: &str) -> Result<String, KernelError> {
+    let mut arguments = vec!["-s", "list", "table"];
+    arguments.extend(table.split(' '));
+    // It fails where there is no such table.
+    let output = Tool::Nft.output(&arguments, "")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 pub(super) fn is_present() -> Result<bool, KernelError> {

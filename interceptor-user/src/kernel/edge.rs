@@ -11,9 +11,10 @@ use ipnet::IpNet;
 
 use super::cgroup::Cgroup;
 use super::device::{self, Device, Devices};
+use super::drift::{Table, Tables};
 use super::object::Programs;
 use super::target::Targets;
-use super::{KernelError, backstop, link, routing};
+use super::{KernelError, backstop, frames, link, routing};
 
 /// How often covering starts over because devices came or went meanwhile.
 const ATTEMPTS_MAX: usize = 5;
@@ -21,14 +22,15 @@ const ATTEMPTS_MAX: usize = 5;
 /// The devices that are covered, and what covers them.
 #[derive(Debug)]
 pub(super) struct Edge {
-    bpffs: PathBuf,
-    programs: Programs,
+    pub(super) bpffs: PathBuf,
+    pub(super) programs: Programs,
     /// The devices that were asked for; `None` is every one.
-    names: Option<Vec<String>>,
-    covered: Devices,
+    pub(super) names: Option<Vec<String>>,
+    pub(super) covered: Devices,
     unrouted: BTreeSet<IpNet>,
     /// Whether the kernel has the table for raw frames; `None` before the first attempt.
     guards_frames: Option<bool>,
+    pub(super) tables: Tables,
 }
 
 /// What is set from outside.
@@ -47,7 +49,13 @@ impl Edge {
             covered: Devices::default(),
             unrouted: BTreeSet::new(),
             guards_frames: None,
+            tables: Tables::default(),
         }
+    }
+
+    /// Attaches the cgroup programs.
+    pub(super) fn attach_cgroup(&self, cgroup: &Cgroup) -> Result<(), KernelError> {
+        link::attach_cgroup(&self.bpffs, &self.programs, cgroup)
     }
 
     /// Covers the devices that are there now, with everything set anew. Gives a line for each change.
@@ -87,6 +95,12 @@ impl Edge {
         let is_changed = *found != self.covered;
         // Rules first: a packet that ingress marked, and that no rule delivers, would be lost.
         let networks = wanted.targets.networks();
+        let mut changes = changes(&self.covered, found);
+        if !is_anew && !is_changed {
+            // Not by us, and not because of a device.
+            let lost = routing::drift(wanted.config, &found.known, &networks)?;
+            changes.extend(lost.iter().map(|lost| format!("repaired: routing: {lost}")));
+        }
         let unrouted = routing::set(wanted.config, &found.known, &networks)?;
         self.warn_unrouted(unrouted);
         if is_anew || is_changed {
@@ -99,10 +113,11 @@ impl Edge {
             let guards_frames =
                 backstop::set(wanted.config, wanted.cgroup, wanted.targets, &found.known)?;
             self.warn_frames(guards_frames);
+            self.tables = Tables::of_now()?;
         } else if is_changed && self.guards_frames == Some(true) {
             backstop::set_frames(wanted.targets, &found.known)?;
+            self.tables.frames = Table::of_now(frames::TABLE)?;
         }
-        let changes = changes(&self.covered, found);
         self.covered = found.clone();
         Ok(changes)
     }

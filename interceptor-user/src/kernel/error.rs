@@ -140,6 +140,12 @@ pub enum KernelError {
         /// The kernel's answer.
         detail: String,
     },
+    /// The gateway that runs does not hand over.
+    #[error("the gateway that runs does not hand over: {source}; see its log")]
+    Handover {
+        /// What happened on the way.
+        source: io::Error,
+    },
     /// The listening port is somebody else's.
     #[error(
         "the port {port} is taken; stop the other gateway, or choose another with --listen-port"

@@ -19,7 +19,7 @@ use libbpf_rs::libbpf_sys::{
     BPF_SK_LOOKUP, BPF_TCX_EGRESS, BPF_TCX_INGRESS, bpf_attach_type, bpf_link_create,
     bpf_link_create_opts, bpf_link_update, bpf_obj_pin,
 };
-use libbpf_rs::query::LinkTypeInfo;
+use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
 use nix::net::if_::if_indextoname;
 
 use super::KernelError;
@@ -70,6 +70,109 @@ const NAMESPACE_PROGRAM: &str = "answer_reuse";
 
 /// Programs that a kernel may lack; the plane says so and does without.
 const OPTIONAL_PROGRAMS: [(&str, bpf_attach_type); 1] = [("connect_unix", BPF_CGROUP_UNIX_CONNECT)];
+
+/// A link that has to be there.
+pub(super) struct WantedLink {
+    /// The name of its pin.
+    pub(super) pin: String,
+    pub(super) program: &'static str,
+    attach_type: bpf_attach_type,
+    /// The id of its cgroup, the index of its device, or its namespace's inode.
+    pub(super) place: u64,
+}
+
+impl WantedLink {
+    pub(super) fn is_on_device(&self) -> bool {
+        [BPF_TCX_INGRESS, BPF_TCX_EGRESS].contains(&self.attach_type)
+    }
+}
+
+/// The names of the programs that are on no device, which are those of their pins.
+pub(super) fn other_programs() -> impl Iterator<Item = &'static str> {
+    let names = CGROUP_PROGRAMS.into_iter().map(|(name, _)| name);
+    names.chain([NAMESPACE_PROGRAM])
+}
+
+/// Every link that has to be there.
+pub(super) fn wanted(programs: &Programs, cgroup: &Cgroup, devices: &[Device]) -> Vec<WantedLink> {
+    // Without its cgroup no link can be right, and zero is the place of a detached one.
+    let place = Cgroup::id(&cgroup.attach).unwrap_or(u64::MAX);
+    let of_cgroup =
+        CGROUP_PROGRAMS
+            .into_iter()
+            .chain(OPTIONAL_PROGRAMS)
+            .map(|(program, attach_type)| WantedLink {
+                pin: program.to_owned(),
+                program,
+                attach_type,
+                place,
+            });
+    let of_devices = devices.iter().flat_map(|device| {
+        hooks(device)
+            .into_iter()
+            .filter(|(_, _, direction)| !device.is_member || *direction == Direction::Egress)
+            .map(|(program, attach_type, direction)| WantedLink {
+                pin: format!("{}_{}", direction.name(), device.index),
+                program,
+                attach_type,
+                place: u64::from(device.index),
+            })
+    });
+    let namespace = fs::metadata(NAMESPACE).map_or(u64::MAX, |metadata| metadata.ino());
+    let of_namespace = WantedLink {
+        pin: NAMESPACE_PROGRAM.to_owned(),
+        program: NAMESPACE_PROGRAM,
+        attach_type: BPF_SK_LOOKUP,
+        place: namespace,
+    };
+    of_cgroup
+        .chain(of_devices)
+        .chain([of_namespace])
+        .filter(|wanted| programs.descriptors.contains_key(wanted.program))
+        .collect()
+}
+
+/// The pinned links, by name.
+pub(super) fn pinned(directory: &Path) -> Result<Vec<(String, LinkInfo)>, KernelError> {
+    let mut links = Vec::new();
+    for entry in fs::read_dir(directory)
+        .map_err(KernelError::file("read", directory))?
+        .flatten()
+    {
+        let info = match Link::open(entry.path()).and_then(|link| link.info()) {
+            Ok(info) => info,
+            // Its device went meanwhile, and the gateway took the pin away.
+            Err(_) if !entry.path().exists() => continue,
+            Err(error) => {
+                return Err(KernelError::StalePins {
+                    path: entry.path(),
+                    detail: error.to_string(),
+                });
+            }
+        };
+        links.push((entry.file_name().to_string_lossy().into_owned(), info));
+    }
+    links.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(links)
+}
+
+/// Attaches a program that is not attached yet first in line, in the place of the pinned link.
+pub(super) fn attach_first(
+    bpffs: &Path,
+    program: &OwnedFd,
+    wanted: &WantedLink,
+) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Attach {
+        program: wanted.program.into(),
+        place: wanted.pin.clone(),
+        source,
+    };
+    let index = u32::try_from(wanted.place).map_err(|error| failed(io::Error::other(error)))?;
+    let link = create(program, wanted.attach_type, &Place::Device { index }).map_err(failed)?;
+    let pin = directory(bpffs).join(&wanted.pin);
+    remove_pin(&pin)?;
+    pin_link(&link, &pin).map_err(KernelError::file("pin a link at", pin))
+}
 
 /// Attaches the cgroup programs, and the namespace's.
 pub(super) fn attach_cgroup(
@@ -142,15 +245,7 @@ fn attach_device(
     device: &Device,
     directory: &Path,
 ) -> Result<(), KernelError> {
-    let (ingress, egress) = match device.framing {
-        Framing::Ether => ("ingress_ether", "egress_ether"),
-        Framing::Ip => ("ingress_ip", "egress_ip"),
-        Framing::Loopback => ("ingress_lo", "egress_lo"),
-    };
-    for (name, attach_type, direction) in [
-        (ingress, BPF_TCX_INGRESS, Direction::Ingress),
-        (egress, BPF_TCX_EGRESS, Direction::Egress),
-    ] {
+    for (name, attach_type, direction) in hooks(device) {
         // By index: a name can change, and bpffs allows no dots, which names may have.
         let pin = directory.join(format!("{}_{}", direction.name(), device.index));
         // A frame that a bridge passes on must not carry a socket of this host; what the bridge
@@ -194,6 +289,19 @@ fn attach_filter(
         .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     let bpffs = links.parent().unwrap_or(links);
     filter::attach(bpffs, device.index, direction, program).map_err(failed)
+}
+
+/// A device's programs: name, hook and direction.
+fn hooks(device: &Device) -> [(&'static str, bpf_attach_type, Direction); 2] {
+    let (ingress, egress) = match device.framing {
+        Framing::Ether => ("ingress_ether", "egress_ether"),
+        Framing::Ip => ("ingress_ip", "egress_ip"),
+        Framing::Loopback => ("ingress_lo", "egress_lo"),
+    };
+    [
+        (ingress, BPF_TCX_INGRESS, Direction::Ingress),
+        (egress, BPF_TCX_EGRESS, Direction::Egress),
+    ]
 }
 
 fn attach_one(

@@ -43,3 +43,16 @@ pub(super) fn open(port: u16) -> Result<TcpListener, KernelError> {
         })?;
     Ok(socket.into())
 }
+
+/// The socket of a gateway that hands over, if it is the one that is wanted.
+pub(super) fn check(listener: TcpListener, port: u16) -> Result<TcpListener, KernelError> {
+    let failed = |source| KernelError::Listener { source };
+    let has = listener.local_addr().map_err(failed)?.port();
+    if has != port {
+        return Err(failed(std::io::Error::other(format!(
+            "the gateway that runs listens on port {has}, not on {port}"
+        ))));
+    }
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}

@@ -1,8 +1,7 @@
 //! The pinned maps, with their types. The definitions are in `interceptor-ebpf/c/`.
 
 use std::marker::PhantomData;
-use std::net::TcpListener;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
@@ -140,7 +139,7 @@ impl Maps {
     }
 
     /// Puts the listening socket where the programs find it: from now on connections are carried.
-    pub(super) fn set_listener(&self, listener: &TcpListener) -> Result<(), KernelError> {
+    pub(super) fn set_listener(&self, listener: BorrowedFd<'_>) -> Result<(), KernelError> {
         // It may be older than the program that knows the proxy's sockets when they are made.
         self.exempt.insert(&listener.as_raw_fd(), &1)?;
         // The descriptor is not negative, so nothing is lost.

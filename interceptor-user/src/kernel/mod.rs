@@ -12,15 +12,18 @@
 mod backstop;
 mod bpffs;
 mod cgroup;
+mod chain;
 mod detach;
 mod device;
 mod dial;
 pub mod doctor;
+mod drift;
 mod edge;
 mod error;
 pub mod feature;
 mod filter;
 mod frames;
+mod generation;
 mod link;
 mod listener;
 mod maps;
@@ -41,8 +44,9 @@ mod watch;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use aya_log::EbpfLogger;
@@ -55,12 +59,13 @@ use cgroup::Cgroup;
 pub(crate) use cgroup::mount_point as cgroup_mount_point;
 pub use detach::detach;
 pub use dial::client_socket;
+pub use drift::{Drift, Repair};
 use edge::{Edge, Wanted};
 pub use error::KernelError;
 use maps::Maps;
 use object::Loaded;
 pub use sever::Severed;
-pub use status::{LinkStatus, Status, VerdictStatus, status};
+pub use status::{DeviceStatus, LinkStatus, MapStatus, Status, VerdictStatus, status};
 pub use target::TargetRoute;
 use target::Targets;
 pub use task::TaskProbe;
@@ -152,13 +157,20 @@ pub struct Plane {
     /// Locked while anything is changed in the kernel.
     config: Mutex<Config>,
     cgroup: Cgroup,
+    proxy_cgroup: u64,
     /// Locked while devices are covered, so that sessions can look up targets meanwhile.
     edge: Mutex<Edge>,
     targets: RwLock<Arc<Targets>>,
     /// Inode number of this network namespace.
     netns: u32,
     task_probe: TaskProbe,
+    unix_names: Mutex<Vec<UnixName>>,
+    /// Another process takes the plane over, or has done so: this one changes nothing any more.
+    is_standing_down: AtomicBool,
 }
+
+/// Gives the listening socket of the gateway that runs, which from then on changes nothing.
+type Handover<'a> = &'a mut dyn FnMut() -> Result<TcpListener, KernelError>;
 
 impl Plane {
     /// Attaches the plane, or takes over the one that a gateway left behind, without a gap.
@@ -166,6 +178,22 @@ impl Plane {
     /// Moves this process into the proxy's cgroup; sockets that it made before do not count as the
     /// proxy's. When it fails half-way, what is attached stays and refuses connections.
     pub fn attach(config: &PlaneConfig) -> Result<Attached, KernelError> {
+        Self::attach_as(config, None)
+    }
+
+    /// Takes over the plane of a gateway that runs. Its listening socket is asked for once everything
+    /// that can be refused without a trace has been tried.
+    pub fn take_over(
+        config: &PlaneConfig,
+        mut listener: impl FnMut() -> Result<TcpListener, KernelError>,
+    ) -> Result<Attached, KernelError> {
+        Self::attach_as(config, Some(&mut listener))
+    }
+
+    fn attach_as(
+        config: &PlaneConfig,
+        handover: Option<Handover<'_>>,
+    ) -> Result<Attached, KernelError> {
         check_capabilities()?;
         let targets = Targets::compile(&config.targets)?;
         check_port(&targets, config.listen_port)?;
@@ -180,8 +208,10 @@ impl Plane {
             });
         }
         warn_without_forwarding();
-        // Only a dead gateway's plane is taken over: from a live one it would take every client.
-        if let Some(pid) = cgroup.occupant()? {
+        // From a live gateway it would take every client, unless that one hands them over.
+        if handover.is_none()
+            && let Some(pid) = cgroup.occupant()?
+        {
             return Err(KernelError::GatewayRuns {
                 cgroup: cgroup.proxy.clone(),
                 pid,
@@ -195,7 +225,11 @@ impl Plane {
             log,
         } = object::load(&config.bpffs)?;
         let maps = Maps::open(&config.bpffs)?;
-        let listener = listener::open(config.listen_port)?;
+        let is_new = handover.is_none();
+        let listener = match handover {
+            None => listener::open(config.listen_port)?,
+            Some(ask) => listener::check(ask()?, config.listen_port)?,
+        };
         let mut shared = shared_config(config, Cgroup::id(&cgroup.proxy)?);
         shared.flags = targets.flags();
         maps.set_config(&shared)?;
@@ -214,17 +248,27 @@ impl Plane {
             targets: &targets,
             maps: &maps,
         };
-        let severed = sever::sever(&config.bpffs, &cgroup, &plan);
-        // Last: until here every target is refused, from here on it is carried.
-        maps.set_listener(&listener)?;
+        // What is open after a hand-over is carried.
+        let severed = match is_new {
+            true => sever::sever(&config.bpffs, &cgroup, &plan),
+            false => Severed::default(),
+        };
+        // Last: until here every target is refused, from here on it is carried. The socket of a
+        // gateway that hands over is there already, and stays.
+        if is_new {
+            maps.set_listener(listener.as_fd())?;
+        }
         let plane = Plane {
             maps,
+            proxy_cgroup: shared.proxy_cgroup,
             config: Mutex::new(shared),
             cgroup,
             edge: Mutex::new(edge),
             targets: RwLock::new(Arc::new(targets)),
             netns: netns::own()?,
             task_probe: TaskProbe::new(task),
+            unix_names: Mutex::new(unix_names),
+            is_standing_down: AtomicBool::new(false),
         };
         Ok(Attached {
             plane,
@@ -232,6 +276,33 @@ impl Plane {
             log: KernelLog { programs: log },
             severed,
         })
+    }
+
+    /// Changes nothing from now on: another process takes the plane over. Waits for a change that is
+    /// being made.
+    pub fn stand_down(&self) {
+        let _config = self.changing();
+        self.is_standing_down.store(true, Ordering::Relaxed);
+    }
+
+    /// True once another process takes the plane over: whoever watches has to leave it alone.
+    pub fn is_standing_down(&self) -> bool {
+        self.is_standing_down.load(Ordering::Relaxed)
+    }
+
+    /// Takes the plane back from a successor that died half-way: everything is set as it was.
+    pub fn stand_up(&self, listener: BorrowedFd<'_>) -> Result<(), KernelError> {
+        let config = self.changing();
+        self.is_standing_down.store(false, Ordering::Relaxed);
+        set_unix_names(&self.maps, &self.unix_names())?;
+        self.edge().attach_cgroup(&self.cgroup)?;
+        self.apply(&config, &self.targets())?;
+        self.maps.set_listener(listener)
+    }
+
+    fn unix_names(&self) -> MutexGuard<'_, Vec<UnixName>> {
+        let names = self.unix_names.lock();
+        names.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces the targets; connections that are open go on, and new ones are not kept waiting.
@@ -244,7 +315,10 @@ impl Plane {
         check_port(&targets, config.listen_port)?;
         // It stays until a restart: open connections need it even where no target does any more.
         config.flags |= targets.flags();
-        if let Err(error) = self.apply(&config, &targets) {
+        // Where another process has the plane, they are for when that one fails.
+        if !self.is_standing_down()
+            && let Err(error) = self.apply(&config, &targets)
+        {
             if let Err(again) = self.apply(&config, &self.targets()) {
                 tracing::error!(
                     target: "interceptor::kernel",
@@ -275,8 +349,13 @@ impl Plane {
 
     /// Replaces the unix sockets that are refused.
     pub fn set_unix_sockets(&self, sockets: &[PathBuf]) -> Result<(), KernelError> {
-        set_unix_names(&self.maps, &unix::compile(sockets)?)?;
+        let names = unix::compile(sockets)?;
+        let _config = self.changing();
+        if !self.is_standing_down() {
+            set_unix_names(&self.maps, &names)?;
+        }
         unix::warn_open(sockets);
+        *self.unix_names() = names;
         Ok(())
     }
 
@@ -284,6 +363,9 @@ impl Plane {
     /// that came, went or changed. Cheap where nothing did.
     pub fn refresh(&self) -> Result<Vec<String>, KernelError> {
         let config = self.changing();
+        if self.is_standing_down() {
+            return Ok(Vec::new());
+        }
         let targets = self.targets();
         self.edge().refresh(&self.wanted(&config, &targets))
     }
@@ -322,6 +404,11 @@ impl Plane {
     /// For looking at processes.
     pub fn task_probe(&self) -> TaskProbe {
         self.task_probe.clone()
+    }
+
+    /// Whether a cgroup is the proxy's own.
+    pub fn is_own_cgroup(&self, id: u64) -> bool {
+        id == self.proxy_cgroup
     }
 
     /// How often each verdict was given, since the first attachment.

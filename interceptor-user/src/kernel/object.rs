@@ -51,7 +51,7 @@ pub(super) struct Loaded {
 pub(super) fn load(bpffs: &Path) -> Result<Loaded, KernelError> {
     let directory = maps::directory(bpffs);
     std::fs::create_dir_all(&directory).map_err(KernelError::file("create", &directory))?;
-    let mut descriptors = load_c("guard", GUARD_OBJECT, &directory)?;
+    let mut descriptors = load_guard(&directory)?;
     let mut identify = load_c("identify", IDENTIFY_OBJECT, &directory)?;
     let task = identify
         .remove("task")
@@ -69,6 +69,11 @@ pub(super) fn load(bpffs: &Path) -> Result<Loaded, KernelError> {
         task,
         log: cgroup,
     })
+}
+
+/// Loads the programs of devices anew, with the maps that are pinned in `directory`.
+pub(super) fn load_guard(directory: &Path) -> Result<BTreeMap<String, OwnedFd>, KernelError> {
+    load_c("guard", GUARD_OBJECT, directory)
 }
 
 /// What a kernel may lack; whoever needs it says that it is missing.

@@ -79,6 +79,38 @@ pub(super) fn set(
     Ok(unrouted)
 }
 
+/// How the rules and routes differ from what [`set`] would have made of them.
+pub(super) fn drift(
+    config: &Config,
+    devices: &[Device],
+    networks: &BTreeSet<IpNet>,
+) -> Result<Vec<String>, KernelError> {
+    let wanted = wanted_rules(config, devices);
+    let mut drift = Vec::new();
+    for family in families() {
+        let present: BTreeSet<Rule> = rules(family, config)?.into_iter().collect();
+        for rule in wanted.difference(&present) {
+            let line = rule.arguments("");
+            drift.push(format!("ip {family} lacks {}", line.trim_end()));
+        }
+        let routes = routes(family, config)?;
+        let is_family = |network: &&IpNet| matches!(network, IpNet::V4(_)) == (family == "-4");
+        let missing: Vec<&IpNet> = networks
+            .iter()
+            .filter(is_family)
+            .filter(|network| !routes.contains_key(network))
+            .collect();
+        if let Some(first) = missing.first() {
+            drift.push(format!(
+                "ip {family} lacks {} local routes in table {}, the first to {first}",
+                missing.len(),
+                config.route_table
+            ));
+        }
+    }
+    Ok(drift)
+}
+
 /// Removes every rule and route of ours that is there.
 pub(super) fn remove(config: &Config) -> Result<(), KernelError> {
     for family in families() {
