@@ -28,6 +28,7 @@ pub struct Gateway<'w> {
     world: &'w World,
     policies: PathBuf,
     options: Vec<String>,
+    service_manager: Option<PathBuf>,
     process: Option<Running>,
 }
 
@@ -42,11 +43,18 @@ impl<'w> Gateway<'w> {
         let mut gateway = Self {
             world,
             policies: policies.to_owned(),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            service_manager: None,
             process: None,
         };
         gateway.restart()?;
         Ok(gateway)
+    }
+
+    /// Starts it again, after it ended, as a service of the manager that listens on this socket.
+    pub fn restart_as_service(&mut self, notify_socket: &Path) -> Result<()> {
+        self.service_manager = Some(notify_socket.to_owned());
+        self.restart()
     }
 
     /// Starts it again, after it ended.
@@ -54,6 +62,12 @@ impl<'w> Gateway<'w> {
         ensure!(self.process.is_none(), "the gateway runs already");
         let mut command = run_command(self.world, &self.policies, self.world.cgroup(), None)?;
         command.args(&self.options);
+        if !self.options.iter().any(|option| option == "--drain") {
+            command.args(["--drain", "10s"]);
+        }
+        if let Some(socket) = &self.service_manager {
+            command.env("NOTIFY_SOCKET", socket);
+        }
         let mut process = Running::spawn_logged(command, &self.log())?;
         let socket = self.run_directory().join("admin.sock");
         wait_until("the gateway is ready", START_LIMIT, || {
@@ -262,7 +276,7 @@ fn run_command(
     cgroup: &Path,
     account: Option<&str>,
 ) -> Result<Command> {
-    let mut command = world.gateway_command(&world.binary()?, account)?;
+    let mut command = world.gateway_command(&world.installed()?, account)?;
     command
         .arg("run")
         .arg("--policies")
@@ -274,8 +288,7 @@ fn run_command(
         .arg("--state")
         .arg(state_directory(world))
         .arg("--run-dir")
-        .arg(run_directory(world))
-        .args(["--drain", "10s"]);
+        .arg(run_directory(world));
     if let Some(filter) = std::env::var_os("INTERCEPTOR_TEST_LOG") {
         command.arg("--log").arg(filter);
     }

@@ -62,6 +62,8 @@ pub struct World {
     /// Everything else that the world starts, so that the sweep finds it.
     outside: Cgroup,
     binary: Option<String>,
+    /// What a gateway is started from, if that is another file than the command line's.
+    installed: Option<PathBuf>,
     /// Held as long as this process uses the world.
     _lock: UnixListener,
 }
@@ -119,6 +121,7 @@ impl World {
             watched,
             outside,
             binary: None,
+            installed: None,
             _lock: lock,
         })
     }
@@ -158,6 +161,14 @@ impl World {
         match &self.binary {
             Some(path) => Ok(path.clone()),
             None => gateway::binary(),
+        }
+    }
+
+    /// The `interceptor` that gateways are started from.
+    pub fn installed(&self) -> Result<String> {
+        match &self.installed {
+            Some(path) => Ok(path.to_string_lossy().into_owned()),
+            None => self.binary(),
         }
     }
 
@@ -242,6 +253,32 @@ pub fn with_world(name: &str, test: impl FnOnce(&World) -> Result<()>) -> Result
             tail("postgres/postgres.log")
         ))
     })
+}
+
+/// The same, and gateways are started from a copy of the `interceptor` in the world's own directory,
+/// which can be replaced.
+pub fn with_own_binary(name: &str, test: impl FnOnce(&World) -> Result<()>) -> Result<()> {
+    let mut world = World::new_within(name, TURN_LIMIT)?;
+    let copy = world.directory().join("interceptor");
+    copy_program(Path::new(&world.binary()?), &copy)?;
+    world.installed = Some(copy);
+    let log = world.directory().join("gateway.log");
+    test(&world).map_err(|error| {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len().saturating_sub(60);
+        let tail = lines.get(from..).unwrap_or_default().join("\n");
+        error.context(format!("world {name}; the gateway logged\n{tail}"))
+    })
+}
+
+/// Copies a file that will be run. Another process does it: while this one had the copy open for
+/// writing, a child that another thread starts would have it open too, and nobody could run it.
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let mut command = Command::new("cp");
+    command.arg("--preserve=mode").arg(from).arg(to);
+    process::run(command, Duration::from_secs(30))?.success()?;
+    Ok(())
 }
 
 /// The same, with a gateway that runs with `policy`.

@@ -4,6 +4,7 @@
 
 mod deny;
 mod detours;
+mod drift;
 mod edges;
 mod harness;
 mod hold;
@@ -17,3 +18,4 @@ mod older;
 mod pass;
 mod protocol;
 mod support;
+mod upgrade;

@@ -4,14 +4,15 @@
     reason = "a test's helpers may fail by panicking"
 )]
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream as StdStream};
 use std::os::fd::AsFd as _;
 
 use anyhow::{Result, ensure};
-use interceptor_tests::World;
 use interceptor_tests::postgres::{DATABASE, password};
+use interceptor_tests::{Gateway, World};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpStream;
 use tokio_postgres::{Client, Config, NoTls};
@@ -135,4 +136,25 @@ pub(crate) fn reset_on_drop(stream: &StdStream) -> Result<()> {
         l_linger: 0,
     };
     Ok(setsockopt(&stream.as_fd(), sockopt::Linger, &linger)?)
+}
+
+/// How often the record has each text as a command.
+pub(crate) fn recorded_commands(gateway: &Gateway<'_>) -> Result<BTreeMap<String, usize>> {
+    let mut counts = BTreeMap::new();
+    for event in gateway.events(u32::MAX)? {
+        let is_command = event.get("kind").is_some_and(|kind| kind == "command");
+        if let Some(text) = event.get("text").and_then(serde_json::Value::as_str)
+            && is_command
+        {
+            *counts.entry(text.to_owned()).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}
+
+/// The chain of the record holds together.
+pub(crate) fn is_clean(gateway: &Gateway<'_>) -> Result<()> {
+    let verdict = gateway.cli(&["audit", "verify"])?.success()?;
+    ensure!(verdict.contains("intact"), "{verdict}");
+    Ok(())
 }
