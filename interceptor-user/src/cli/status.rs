@@ -50,6 +50,7 @@ fn print(status: &Value, out: &mut impl Write) -> io::Result<()> {
     let part = |pointer: &str| status.pointer(pointer).unwrap_or(&Value::Null);
     print_gateway(part("/gateway"), out)?;
     print_enforcement(status, out)?;
+    print_names(part("/gateway/status/names"), out)?;
     let kernel = part("/kernel");
     print_links(list(kernel, "links"), out)?;
     print_order(list(kernel, "devices"), out)?;
@@ -140,6 +141,31 @@ fn print_enforcement(status: &Value, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What the names of targets stand for.
+fn print_names(names: &Value, out: &mut impl Write) -> io::Result<()> {
+    let mut rows = Vec::new();
+    for (name, row) in names.as_object().into_iter().flatten() {
+        let trouble = text(row, "trouble");
+        let addresses = row.get("addresses").and_then(Value::as_object);
+        for (address, state) in addresses.into_iter().flatten() {
+            let is_current = state.get("in_answer").and_then(Value::as_bool);
+            let state_text = match is_current {
+                Some(true) => "in the answer",
+                _ => "kept",
+            };
+            let since = format!("{} s", text(state, "seconds"));
+            rows.push([
+                name.clone(),
+                address.clone(),
+                state_text.to_owned(),
+                since,
+                trouble.clone(),
+            ]);
+        }
+    }
+    section(out, ["NAME", "ADDRESS", "STATE", "SINCE", "TROUBLE"], &rows)
 }
 
 fn print_links(links: &[Value], out: &mut impl Write) -> io::Result<()> {
@@ -261,6 +287,25 @@ mod tests {
         let gateway = json!({ "running": true, "status": { "drift": [] } });
         assert!(drift(&gateway, &kernel).is_empty());
         assert_eq!(drift(&json!({ "running": false }), &kernel).len(), 1);
+    }
+
+    #[test]
+    fn names_are_listed_with_their_addresses() {
+        let names = json!({ "db.internal": {
+            "addresses": {
+                "10.0.0.1": { "seconds": 5, "in_answer": true },
+                "10.0.0.2": { "seconds": 9, "in_answer": false },
+            },
+            "trouble": "no answer",
+        } });
+        let mut out = Vec::new();
+        print_names(&names, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "\nNAME         ADDRESS   STATE          SINCE  TROUBLE\n\
+             db.internal  10.0.0.1  in the answer  5 s    no answer\n\
+             db.internal  10.0.0.2  kept           9 s    no answer\n"
+        );
     }
 
     #[test]

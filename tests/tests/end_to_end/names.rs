@@ -100,7 +100,7 @@ fn a_name_is_followed() -> Result<()> {
         let status = gateway.cli(&["status", "--bpffs", &world.bpffs().to_string_lossy()])?;
         let status = status.success()?;
         assert!(
-            status.contains(DB) && status.contains("in_answer: true"),
+            status.contains(DB) && status.contains("in the answer"),
             "{status}"
         );
 
