@@ -103,7 +103,7 @@ fn streams() -> Vec<Row> {
             .set("via", "fd77:2::3")
             .may_be_absent()
             .what("IPV6_RTHDR: segment route to the target by another address"),
-        Row::new("tcp-sticky-options", "tcp-sticky-options", Refused)
+        Row::new("tcp-sticky-options", "tcp-sticky-options", Carried)
             .who(NetRaw)
             .ipv6()
             .what("IPv6 destination options before TCP"),
