@@ -224,6 +224,15 @@ map_type! {
     } size 112
 }
 
+map_type! {
+    /// The one value of `any_port`: a bit for each port that some target has, the lowest first. By it
+    /// the programs tell most packets apart without looking at their addresses.
+    pub struct PortBits {
+        /// Port 0 is the first word's lowest bit.
+        pub words: [u64; 1024],
+    } size 8192
+}
+
 /// Declares the verdicts once: the enum, all of them in order, and their names.
 macro_rules! verdicts {
     ($($(#[$meta:meta])* $variant:ident = $value:literal => $name:literal,)*) => {

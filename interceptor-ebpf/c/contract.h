@@ -109,6 +109,11 @@ struct unix_name {
 };
 _Static_assert(sizeof(struct unix_name) == 112, "unix_name");
 
+struct port_bits {
+	__u64 words[1024];
+};
+_Static_assert(sizeof(struct port_bits) == 8192, "port_bits");
+
 enum verdict {
 	CONNECT_STEERED,
 	CONNECT_EXEMPT,

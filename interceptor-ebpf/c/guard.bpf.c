@@ -46,6 +46,15 @@ struct {
 	__type(value, __u32);
 } ports SEC(".maps");
 
+/* A port is in here before it is in `ports`, and until after. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct port_bits);
+} any_port SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -1,6 +1,6 @@
 /* What a packet is, as far as targets go: where its transport header is, which ports it has, and what an
- * ICMP error is about. Must not know what becomes of it. The maps `targets` and `ports` are declared by who
- * includes this. */
+ * ICMP error is about. Must not know what becomes of it. The maps `targets`, `ports` and `any_port` are
+ * declared by who includes this. */
 #ifndef INTERCEPTOR_PACKET_H
 #define INTERCEPTOR_PACKET_H
 
@@ -259,10 +259,52 @@ static __always_inline enum kind classify_transport(struct __sk_buff *skb, __u32
 	return TCP;
 }
 
+static __always_inline bool some_target_has_port(__be16 port)
+{
+	__u16 index = bpf_ntohs(port);
+	__u32 zero = 0;
+	const struct port_bits *bits = bpf_map_lookup_elem(&any_port, &zero);
+
+	return !bits || bits->words[index >> 6] & 1ULL << (index & 63);
+}
+
+/* Whether a packet is no target's by its port alone, which most are: two loads instead of a walk through
+ * the trie. Sees only headers that lie in one piece and in their usual form; others get the long look. */
+static __always_inline bool has_no_target_port(struct __sk_buff *skb, __u32 link_header)
+{
+	const void *data = (const void *)(long)skb->data, *end = (const void *)(long)skb->data_end;
+	const struct iphdr *v4 = data + link_header;
+	const struct ipv6hdr *v6 = data + link_header;
+	const struct ethhdr *ether = data;
+	const __be16 *ports_of;
+	__u8 protocol;
+
+	if ((const void *)(v4 + 1) + 4 > end)
+		return false;
+	if (v4->version == 4) {
+		if (link_header && ether->h_proto != bpf_htons(ETH_P_IP))
+			return false;
+		if (v4->ihl != 5 || v4->frag_off & bpf_htons(IP_MF | IP_OFFSET))
+			return false;
+		protocol = v4->protocol;
+		ports_of = (const void *)(v4 + 1);
+	} else {
+		if (v4->version != 6 || (const void *)(v6 + 1) + 4 > end)
+			return false;
+		if (link_header && ether->h_proto != bpf_htons(ETH_P_IPV6))
+			return false;
+		protocol = v6->nexthdr;
+		ports_of = (const void *)(v6 + 1);
+	}
+	return (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && !some_target_has_port(ports_of[1]);
+}
+
 static __always_inline enum kind classify(struct __sk_buff *skb, __u32 link_header, struct packet *packet)
 {
 	const __u32 *rule_set;
 
+	if (has_no_target_port(skb, link_header))
+		return NOT_A_TARGET;
 	if (!read_ip(skb, link_header, packet))
 		return NOT_A_TARGET;
 	rule_set = rule_set_of(packet->flow.destination);

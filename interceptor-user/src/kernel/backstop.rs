@@ -20,6 +20,9 @@ use super::tool::Tool;
 
 pub(super) const TABLE: &str = "inet interceptor";
 
+/// Ports that are listed one by one.
+const PORTS_AS_BITS_MAX: usize = 4096;
+
 /// Replaces both tables in one transaction. Whether the one for raw frames is among them: a kernel
 /// that cannot have it gets the other alone.
 pub(super) fn set(
@@ -108,6 +111,7 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
         .iter()
         .partition(|(network, _)| matches!(network, IpNet::V4(_)));
     let (v4, v6) = (elements(&v4), elements(&v6));
+    let ports = port_set(&targets.port_ranges());
     // In `leave`, a SYN with ACK is the proxy's answer to a client that has the address and port of a
     // target: what sends it has no cgroup, and it opens nothing. The resets and empty
     // acknowledgements are those that the kernel sends for a closed connection of the proxy, without
@@ -126,6 +130,10 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
 		flags interval
 		{v6}
 	}}
+	set target_ports {{
+		type inet_service
+		{ports}
+	}}
 	chain refuse {{
 		meta l4proto tcp reject with tcp reset
 		reject with icmpx type admin-prohibited
@@ -143,11 +151,13 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
 	}}
 	chain output {{
 		type filter hook output priority filter; policy accept;
+		meta l4proto {{ tcp, udp }} th dport != @target_ports accept
 		meta l4proto {{ tcp, udp }} ip daddr . th dport @targets4 goto leave
 		meta l4proto {{ tcp, udp }} ip6 daddr . th dport @targets6 goto leave
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
+		meta l4proto {{ tcp, udp }} th dport != @target_ports accept
 		tcp flags & (syn | fin | rst) == rst accept
 		meta l4proto {{ tcp, udp }} ip daddr . th dport @targets4 goto refuse
 		meta l4proto {{ tcp, udp }} ip6 daddr . th dport @targets6 goto refuse
@@ -160,6 +170,26 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
 "#,
         removal()
     )
+}
+
+/// The ports of all targets: most packets are told apart by them alone. One by one where they are not
+/// too many, for the kernel then has a bit for each port; ranges are a tree.
+fn port_set(ranges: &[PortRange]) -> String {
+    let count: usize = ranges
+        .iter()
+        .map(|range| usize::from(range.last - range.first) + 1)
+        .sum();
+    let (flags, list): (_, Vec<String>) = if count <= PORTS_AS_BITS_MAX {
+        let ports = ranges.iter().flat_map(|range| range.first..=range.last);
+        ("", ports.map(|port| port.to_string()).collect())
+    } else {
+        let ranges = ranges.iter().map(PortRange::to_string);
+        ("flags interval\n\t\t", ranges.collect())
+    };
+    if list.is_empty() {
+        return String::new();
+    }
+    format!("{flags}elements = {{ {} }}", list.join(", "))
 }
 
 fn elements(targets: &BTreeSet<&(IpNet, PortRange)>) -> String {
@@ -189,7 +219,8 @@ mod tests {
         let targets = Targets::compile(&[route]).unwrap();
         let config = bytemuck::Zeroable::zeroed();
         let text = ruleset(&config, (1, "unified/x".into()), &targets);
-        assert_eq!(text.matches("elements = ").count(), 1);
+        assert_eq!(text.matches("elements = ").count(), 2);
+        assert!(text.contains("elements = { 5432 }"));
         assert!(text.contains("elements = { 10.0.0.0/8 . 5432 }"));
     }
 }

@@ -5,7 +5,9 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
-use interceptor_common::{Config, FlowKey, Identity, PortKey, PrefixKey, UnixName, Verdict};
+use interceptor_common::{
+    Config, FlowKey, Identity, PortBits, PortKey, PrefixKey, UnixName, Verdict,
+};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use super::KernelError;
@@ -99,6 +101,7 @@ fn failed(action: &'static str, map: &'static str) -> impl FnOnce(libbpf_rs::Err
 pub(super) struct Maps {
     targets: PinnedMap<PrefixKey, u32>,
     ports: PinnedMap<PortKey, u32>,
+    any_port: PinnedMap<u32, PortBits>,
     config: PinnedMap<u32, Config>,
     listener: PinnedMap<u32, u64>,
     exempt: PinnedMap<i32, u32>,
@@ -115,6 +118,7 @@ impl Maps {
         Ok(Self {
             targets: PinnedMap::open(bpffs, "targets")?,
             ports: PinnedMap::open(bpffs, "ports")?,
+            any_port: PinnedMap::open(bpffs, "any_port")?,
             config: PinnedMap::open(bpffs, "config")?,
             listener: PinnedMap::open(bpffs, "listener")?,
             exempt: PinnedMap::open(bpffs, "exempt")?,
@@ -160,7 +164,15 @@ impl Maps {
 
     /// Replaces the targets, without a gap and never half.
     pub(super) fn set_targets(&self, targets: &Targets) -> Result<(), KernelError> {
-        replace(&self.targets, &self.ports, targets)
+        let wanted = targets.port_bits();
+        let mut all = self.any_port.lookup(&0)?.unwrap_or(wanted);
+        for (word, added) in all.words.iter_mut().zip(wanted.words) {
+            *word |= added;
+        }
+        // Old and new ports until it is done, and also if it fails: one too many costs a look-up.
+        self.any_port.insert(&0, &all)?;
+        replace(&self.targets, &self.ports, targets)?;
+        self.any_port.insert(&0, &wanted)
     }
 
     /// Replaces the unix sockets that are refused; one that stays is refused all the while. Whether

@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use interceptor_common::{
-    CONFIG_PRESERVES_CLIENTS, PORT_PREFIX_BITS, PORTS_MAX, PROTOCOL_TCP, PortKey, PrefixKey,
-    TARGETS_MAX, address_bytes,
+    CONFIG_PRESERVES_CLIENTS, PORT_PREFIX_BITS, PORTS_MAX, PROTOCOL_TCP, PortBits, PortKey,
+    PrefixKey, TARGETS_MAX, address_bytes,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -140,6 +140,28 @@ impl Targets {
     /// The networks, without ports and without repeats.
     pub(super) fn networks(&self) -> BTreeSet<IpNet> {
         self.outermost.iter().map(|(network, _)| *network).collect()
+    }
+
+    /// The ports of all targets together, as ranges that do not touch.
+    pub(super) fn port_ranges(&self) -> Vec<PortRange> {
+        let mut all = Ports::default();
+        for (range, _) in self.rule_sets.iter().flat_map(Ports::ranges) {
+            all.fill(range.first..=range.last, 0);
+        }
+        all.ranges().map(|(range, _)| range).collect()
+    }
+
+    /// The same as the programs have it.
+    pub(super) fn port_bits(&self) -> PortBits {
+        let mut bits = PortBits { words: [0; 1024] };
+        for range in self.port_ranges() {
+            for port in range.first..=range.last {
+                if let Some(word) = bits.words.get_mut(usize::from(port >> 6)) {
+                    *word |= 1 << (port & 63);
+                }
+            }
+        }
+        bits
     }
 
     /// What the programs need to know beside the addresses.
