@@ -10,6 +10,7 @@ mod decisions;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::world::{TARGET_V4, TARGET_V6};
 use interceptor_tests::{Gateway, World, wait_until, with_gateway};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::support::{Pattern, reset_on_drop};
 
@@ -472,4 +474,36 @@ fn draining_it_goes_on_until_the_time_is_over() -> Result<()> {
         assert!(tail.contains("interceptor is shutting down"), "{tail}");
         Ok(())
     })
+}
+
+/// A pair of addresses that the target closed first is in TIME_WAIT on the gateway, and may come
+/// again at once.
+#[test]
+fn a_port_can_be_used_again_at_once() -> Result<()> {
+    with_gateway("pass-ports", PASS, |world, _| {
+        Server::start(world, 7000, |mut stream| Ok(stream.write_all(b"hello")?))?;
+        for round in 0..20 {
+            let mut greeting = Vec::new();
+            let mut stream = world.client.enter(|| from_port(20_001))??;
+            limit(&stream)?;
+            stream.read_to_end(&mut greeting)?;
+            assert_eq!(greeting, b"hello", "round {round}");
+            drop(stream);
+            // The client's own end waits for the last acknowledgement.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    })
+}
+
+fn from_port(port: u16) -> Result<TcpStream> {
+    use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
+    let flags = SockFlag::empty();
+    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    socket::setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(10))?;
+    socket::bind(socket.as_raw_fd(), &SockaddrIn::new(10, 77, 1, 2, port))?;
+    let peer = SockaddrIn::new(10, 77, 2, 2, 7000);
+    socket::connect(socket.as_raw_fd(), &peer).with_context(|| format!("from port {port}"))?;
+    Ok(socket.into())
 }
