@@ -112,6 +112,8 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
         .partition(|(network, _)| matches!(network, IpNet::V4(_)));
     let (v4, v6) = (elements(&v4), elements(&v6));
     let ports = port_set(&targets.port_ranges());
+    // A packet that names further stops has the target among those, and another address in front: what
+    // asks the network for a way of its own does not go.
     // In `leave`, a SYN with ACK is the proxy's answer to a client that has the address and port of a
     // target: what sends it has no cgroup, and it opens nothing. The resets and empty
     // acknowledgements are those that the kernel sends for a closed connection of the proxy, without
@@ -134,6 +136,10 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
 		type inet_service
 		{ports}
 	}}
+	chain source_routes4 {{
+		ip option lsrr exists drop
+		ip option ssrr exists drop
+	}}
 	chain refuse {{
 		meta l4proto tcp reject with tcp reset
 		reject with icmpx type admin-prohibited
@@ -151,12 +157,16 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
 	}}
 	chain output {{
 		type filter hook output priority filter; policy accept;
+		ip hdrlength > 5 jump source_routes4
+		ip6 nexthdr != {{ tcp, udp, icmpv6 }} exthdr rt exists drop
 		meta l4proto {{ tcp, udp }} th dport != @target_ports accept
 		meta l4proto {{ tcp, udp }} ip daddr . th dport @targets4 goto leave
 		meta l4proto {{ tcp, udp }} ip6 daddr . th dport @targets6 goto leave
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
+		ip hdrlength > 5 jump source_routes4
+		ip6 nexthdr != {{ tcp, udp, icmpv6 }} exthdr rt exists drop
 		meta l4proto {{ tcp, udp }} th dport != @target_ports accept
 		tcp flags & (syn | fin | rst) == rst accept
 		meta l4proto {{ tcp, udp }} ip daddr . th dport @targets4 goto refuse

@@ -185,30 +185,33 @@ fn base_chains(kind: &str, devices: &[String]) -> String {
     chunks.map(chain).collect()
 }
 
-/// Fragments but the first carry no ports, and without the first they come to nothing.
+/// Fragments but the first carry no ports, and without the first they come to nothing. Options could
+/// name a way to the target by another address.
 fn chain_v4(name: &str, header: &str, offset: usize) -> String {
     let at = |first: usize, bytes: usize| field(header, offset + first, bytes);
     let (length, fragment, protocol) = (at(0, 1), at(6, 2), at(9, 1));
     let (destination, port) = (at(16, 4), at(22, 2));
     format!(
         "\tchain {name} {{\n\
+         \t\t{length} != 0x45 drop\n\
          \t\t{destination} != @networks4 accept\n\
          \t\t{protocol} != {{ 6, 17 }} accept\n\
          \t\t{fragment} & 0x1fff != 0 accept\n\
-         \t\t{length} != 0x45 drop\n\
          \t\t{destination} . {port} != @pairs4 accept\n\
          \t\tdrop\n\t}}\n"
     )
 }
 
-/// Behind an extension header the ports are elsewhere, and no use of TCP needs one.
+/// Behind an extension header the ports are elsewhere, and no use of TCP needs one. A routing header
+/// could name a way to the target by another address.
 fn chain_v6(name: &str, header: &str, offset: usize) -> String {
     let at = |first: usize, bytes: usize| field(header, offset + first, bytes);
     let (next, destination, port) = (at(6, 1), at(24, 16), at(42, 2));
     format!(
         "\tchain {name} {{\n\
+         \t\t{next} 43 drop\n\
          \t\t{destination} != @networks6 accept\n\
-         \t\t{next} {{ 0, 43, 44, 60, 135, 139, 140 }} drop\n\
+         \t\t{next} {{ 0, 44, 60, 135, 139, 140 }} drop\n\
          \t\t{next} != {{ 6, 17 }} accept\n\
          \t\t{destination} . {port} != @pairs6 accept\n\
          \t\tdrop\n\t}}\n"

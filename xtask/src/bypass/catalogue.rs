@@ -227,7 +227,9 @@ fn frames() -> Vec<Row> {
         raw("packet-elsewhere", "frame", Passes)
             .set("target", UNNAMED)
             .what("to an address that no policy names: it is left alone"),
-        raw("packet-qdisc-bypass-elsewhere", "frame-bypass", Passes).set("target", UNNAMED),
+        raw("packet-qdisc-bypass-elsewhere", "frame-bypass", Refused)
+            .set("target", UNNAMED)
+            .what("to an address that no policy names: no layer can read such a frame, so none leaves"),
         raw("packet-source-route", "frame-source-route", Refused)
             .set("via", UNNAMED)
             .what("a loose source route to the target by another address"),
