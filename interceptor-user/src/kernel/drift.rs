@@ -245,7 +245,7 @@ impl Plane {
         if has("link") || has("order") || has("routing") || has("nft") {
             let targets = self.targets();
             let covered = self.edge().cover(&self.wanted(config, &targets));
-            results.push(covered.map(drop));
+            results.push(covered.and_then(|_| self.edge().remember_tables()));
         }
         if has("map listener")
             && let Some(listener) = listener

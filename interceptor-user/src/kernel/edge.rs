@@ -58,6 +58,12 @@ impl Edge {
         link::attach_cgroup(&self.bpffs, &self.programs, cgroup)
     }
 
+    /// Remembers the nft tables as they are now, to see when somebody alters them.
+    pub(super) fn remember_tables(&mut self) -> Result<(), KernelError> {
+        self.tables = Tables::of_now()?;
+        Ok(())
+    }
+
     /// Covers the devices that are there now, with everything set anew. Gives a line for each change.
     pub(super) fn cover(&mut self, wanted: &Wanted<'_>) -> Result<Vec<String>, KernelError> {
         self.attempt(wanted, true)
@@ -113,7 +119,8 @@ impl Edge {
             let guards_frames =
                 backstop::set(wanted.config, wanted.cgroup, wanted.targets, &found.known)?;
             self.warn_frames(guards_frames);
-            self.tables = Tables::of_now()?;
+            // Not looked at before the caller is done: a new target is refused until its map has it.
+            self.tables = Tables::default();
         } else if is_changed && self.guards_frames == Some(true) {
             backstop::set_frames(wanted.targets, &found.known)?;
             self.tables.frames = Table::of_now(frames::TABLE)?;

@@ -248,6 +248,7 @@ impl Plane {
             targets: &targets,
             maps: &maps,
         };
+        edge.remember_tables()?;
         // What is open after a hand-over is carried.
         let severed = match is_new {
             true => sever::sever(&config.bpffs, &cgroup, &plan),
@@ -335,7 +336,8 @@ impl Plane {
     fn apply(&self, config: &Config, targets: &Targets) -> Result<(), KernelError> {
         self.maps.set_config(config)?;
         self.edge().cover(&self.wanted(config, targets))?;
-        self.maps.set_targets(targets)
+        self.maps.set_targets(targets)?;
+        self.edge().remember_tables()
     }
 
     fn targets(&self) -> Arc<Targets> {
