@@ -49,7 +49,7 @@ const STEPS: &[Step] = &[
 ];
 
 /// The tests of the gateway's crate that make network namespaces and load eBPF programs.
-const NEED_ROOT: &[&str] = &["filters", "kernel_edge", "kernel_plane"];
+const NEED_ROOT: &[&str] = &["filters", "identity", "kernel_edge", "kernel_plane"];
 
 /// The package whose integration tests are the end-to-end step.
 const END_TO_END: &str = "interceptor-tests";
