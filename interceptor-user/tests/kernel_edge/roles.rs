@@ -13,7 +13,12 @@ use interceptor_user::kernel::{Attached, Plane, PlaneConfig, TargetRoute, detach
 
 use crate::frames::{self, Destination};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+use crate::world::scaled;
+
+/// How long a client waits for its connection, and for an answer.
+fn timeout() -> Duration {
+    scaled(Duration::from_secs(5))
+}
 
 /// Plays the role that the arguments name.
 pub(crate) fn play(arguments: &[&str]) {
@@ -117,7 +122,7 @@ fn carry(plane: &RwLock<Plane>, downstream: &TcpStream) {
     let client = canonical(downstream.peer_addr().unwrap());
     let destination = canonical(downstream.local_addr().unwrap());
     let who = plane.read().unwrap().identity(downstream.as_fd()).unwrap();
-    let Ok(upstream) = TcpStream::connect_timeout(&destination, TIMEOUT) else {
+    let Ok(upstream) = TcpStream::connect_timeout(&destination, timeout()) else {
         return println!("upstream failed");
     };
     let who = who.map_or("unknown".to_owned(), |who| who.comm());
@@ -150,11 +155,11 @@ fn echo(port: u16) {
 
 /// Connects, sends a word and expects it back.
 fn tcp(address: &str) -> String {
-    let mut stream = match TcpStream::connect_timeout(&address.parse().unwrap(), TIMEOUT) {
+    let mut stream = match TcpStream::connect_timeout(&address.parse().unwrap(), timeout()) {
         Ok(stream) => stream,
         Err(error) => return format!("{:?}", error.kind()),
     };
-    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_read_timeout(Some(timeout())).unwrap();
     let mut answer = [0; 5];
     let outcome = stream
         .write_all(b"hello")
@@ -169,7 +174,7 @@ fn tcp(address: &str) -> String {
 fn hammer(address: &str) {
     let start = Instant::now();
     let mut before = std::collections::BTreeSet::new();
-    while start.elapsed() < 12 * TIMEOUT {
+    while start.elapsed() < 12 * timeout() {
         let outcome = tcp(address);
         if outcome.starts_with("echo") {
             let took = start.elapsed().as_millis();

@@ -20,7 +20,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::craft;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+use crate::world::scaled;
+
+/// How long a client waits for its connection, and for an answer.
+fn timeout() -> Duration {
+    scaled(Duration::from_secs(5))
+}
 
 /// Plays the role that the arguments name.
 pub(crate) fn play(arguments: &[&str]) {
@@ -217,11 +222,11 @@ fn dial(plane: &Plane, downstream: &TcpStream) -> Option<TcpStream> {
     println!("session {client} {destination} target={target:?} {who}");
     let dialled = if plane.preserves_client_address(destination) {
         client_socket(client.ip(), destination).and_then(|socket| {
-            socket.connect_timeout(&destination.into(), TIMEOUT)?;
+            socket.connect_timeout(&destination.into(), timeout())?;
             Ok(TcpStream::from(socket))
         })
     } else {
-        TcpStream::connect_timeout(&destination, TIMEOUT)
+        TcpStream::connect_timeout(&destination, timeout())
     };
     dialled.ok()
 }
@@ -288,7 +293,7 @@ fn again(port: u16, address: &str) {
         }
         let mut stream = TcpStream::from(socket);
         let mut word = String::new();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_read_timeout(Some(timeout())).unwrap();
         if let Err(error) = stream.read_to_string(&mut word) {
             return println!("round {round}: {:?}", error.kind());
         }
@@ -300,7 +305,7 @@ fn again(port: u16, address: &str) {
 /// Sends each line of the standard input over one connection, and says what comes back.
 fn talk(address: &str) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_read_timeout(Some(timeout())).unwrap();
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let mut answer = vec![0; line.len()];
         let outcome = stream
@@ -326,8 +331,8 @@ fn hammer(address: &str) {
     while !ENDED.load(Ordering::Relaxed) {
         let mut answer = [0; 5];
         let start = Instant::now();
-        let outcome = TcpStream::connect_timeout(&address, TIMEOUT).and_then(|mut stream| {
-            stream.set_read_timeout(Some(TIMEOUT))?;
+        let outcome = TcpStream::connect_timeout(&address, timeout()).and_then(|mut stream| {
+            stream.set_read_timeout(Some(timeout()))?;
             stream.write_all(b"hello")?;
             stream.read_exact(&mut answer)
         });
@@ -343,7 +348,7 @@ fn hammer(address: &str) {
 /// Sends so many bytes and expects them back.
 fn bulk(address: &str, bytes: usize) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_read_timeout(Some(timeout())).unwrap();
     let mut sender = stream.try_clone().unwrap();
     let sending = std::thread::spawn(move || sender.write_all(&vec![7; bytes]));
     let mut received = vec![0; bytes];
@@ -429,7 +434,7 @@ fn tcp(open: impl FnOnce(Domain, Type, Option<Protocol>) -> NewSocket, address: 
     )
     .unwrap();
     let start = Instant::now();
-    if let Err(error) = socket.connect_timeout(&address.into(), TIMEOUT) {
+    if let Err(error) = socket.connect_timeout(&address.into(), timeout()) {
         return println!(
             "{:?} after {} ms",
             error.kind(),
@@ -437,7 +442,7 @@ fn tcp(open: impl FnOnce(Domain, Type, Option<Protocol>) -> NewSocket, address: 
         );
     }
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_read_timeout(Some(timeout())).unwrap();
     let mut answer = [0; 5];
     let outcome = stream
         .write_all(b"hello")

@@ -13,7 +13,7 @@ use interceptor_tests::process;
 
 use super::core::{self, Outcome, Plan};
 use super::image::{self, Image};
-use crate::root;
+use crate::{cargo, root};
 
 /// What runs first, before there is a root.
 const INIT: &str = include_str!("init.sh");
@@ -33,7 +33,7 @@ pub(crate) fn run(image: &Image, plan: &Plan) -> Result<Outcome> {
         .tempdir_in(image::cache()?)?;
     let shared = scratch.path().join("shared");
     fs::create_dir(&shared)?;
-    core::write_plan(&shared, plan)?;
+    core::write_plan(&shared, &strip(scratch.path(), plan)?)?;
     write_start(&shared, image)?;
     let initramfs = make_initramfs(scratch.path(), image)?;
     let console = boot(image, &initramfs, &shared)?;
@@ -49,6 +49,19 @@ pub(crate) fn run(image: &Image, plan: &Plan) -> Result<Outcome> {
             )
         }
     }
+}
+
+/// Copies of the binaries without what debuggers need: that is nine tenths of them, and an emulated
+/// processor takes seconds to read or hash it. They also stay what they are if somebody builds.
+fn strip(scratch: &Path, plan: &Plan) -> Result<Plan> {
+    let mut plan = plan.clone();
+    for (name, path) in &mut plan.binaries {
+        let copy = scratch.join(name);
+        let [from, to] = [&*path, &copy].map(|path| path.to_string_lossy().into_owned());
+        cargo::run("objcopy", &["--strip-debug", &from, &to])?;
+        *path = copy;
+    }
+    Ok(plan)
 }
 
 /// The script that the guest runs as its first process once it has a root.
