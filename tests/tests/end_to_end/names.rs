@@ -343,7 +343,7 @@ fn a_reload_with_an_unknown_name_changes_nothing() -> Result<()> {
         assert_eq!(seen_from(world, TARGET_V4)?, THROUGH);
         // Nor does one that the kernel plane refuses, although the name in it can be resolved.
         dns.set(&[(DB, &["10.77.2.2"]), ("other.internal", &["10.77.2.3"])])?;
-        let own_port = [("orders", "'other.internal:5432', '10.88.0.1:15000-15002'")];
+        let own_port = [("orders", "'other.internal:5432', '10.88.0.1:15001'")];
         reload(&gateway, world, &own_port, REFUSED)?;
         assert_eq!(seen_from(world, TARGET_V4)?, THROUGH);
         assert_eq!(seen_from(world, UNNAMED_V4)?, DIRECT);
