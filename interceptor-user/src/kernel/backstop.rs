@@ -157,17 +157,17 @@ fn ruleset(config: &Config, (level, cgroup): (usize, String), targets: &Targets)
 	}}
 	chain output {{
 		type filter hook output priority filter; policy accept;
+		th dport != @target_ports accept
 		ip hdrlength > 5 jump source_routes4
 		ip6 nexthdr != {{ tcp, udp, icmpv6 }} exthdr rt exists drop
-		meta l4proto {{ tcp, udp }} th dport != @target_ports accept
 		meta l4proto {{ tcp, udp }} ip daddr . th dport @targets4 goto leave
 		meta l4proto {{ tcp, udp }} ip6 daddr . th dport @targets6 goto leave
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
+		th dport != @target_ports accept
 		ip hdrlength > 5 jump source_routes4
 		ip6 nexthdr != {{ tcp, udp, icmpv6 }} exthdr rt exists drop
-		meta l4proto {{ tcp, udp }} th dport != @target_ports accept
 		tcp flags & (syn | fin | rst) == rst accept
 		meta l4proto {{ tcp, udp }} ip daddr . th dport @targets4 goto refuse
 		meta l4proto {{ tcp, udp }} ip6 daddr . th dport @targets6 goto refuse
