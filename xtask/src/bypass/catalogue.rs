@@ -399,10 +399,10 @@ fn proxy() -> Vec<Row> {
             .who(BareRoot)
             .live(Cgroup)
             .what("uid 0 owns the proxy's cgroup, with or without capabilities"),
-        Row::new("cgroup-moved", "tcp-moved", Carried)
+        Row::new("cgroup-moved", "tcp-moved", Kept)
             .who(Root)
             .live(Cgroup)
-            .what("a socket made before its task moved into the proxy's cgroup"),
+            .what("a socket made before its task moved into the proxy's cgroup: the gateway closes it"),
         Row::new("pidfd-getfd", "steal-descriptor", Refused)
             .live(Pid)
             .what("the proxy's own descriptors, as a user"),

@@ -75,7 +75,8 @@ pub(crate) enum Expected {
     Carried,
     /// Nothing reaches the target, and no connection comes to be.
     Refused,
-    /// One or the other: it depends on how soon the gateway mends what the attempt broke.
+    /// One or the other: it depends on how soon the gateway mends what the attempt broke, or closes
+    /// the connection.
     Kept,
     /// It reaches the target: no gateway on this host stops it.
     Passes,
