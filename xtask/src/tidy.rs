@@ -1,11 +1,9 @@
 //! What neither rustfmt nor clippy looks at: lengths, words, and what the core depends on.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{cargo, root, show};
 
@@ -21,7 +19,6 @@ const NOT_IN_CORE: &[&str] = &[
     "async-std",
     "chrono",
     "fs-err",
-    "jiff",
     "log",
     "mio",
     "nix",
@@ -159,13 +156,11 @@ fn core_is_no_std(root: &Path) -> Result<()> {
 }
 
 fn core_dependencies_are_pure() -> Result<()> {
-    let metadata = cargo::metadata(&[])?;
-    let reached = closure(&metadata, "interceptor-core")?;
-    let impure: Vec<&str> = NOT_IN_CORE
-        .iter()
-        .copied()
-        .filter(|name| reached.contains(*name))
-        .collect();
+    // As the core alone asks for them: other crates of the workspace may turn more features on.
+    let options = "tree --locked -p interceptor-core -e normal --prefix none --format {p}|{f}";
+    let options: Vec<&str> = options.split(' ').collect();
+    let tree = cargo::capture("cargo", &options)?;
+    let impure = impure(&tree);
     ensure!(
         impure.is_empty(),
         "interceptor-core must do no I/O, but depends on {}; `cargo tree -p interceptor-core -e normal -i NAME` says why",
@@ -174,53 +169,20 @@ fn core_dependencies_are_pure() -> Result<()> {
     Ok(())
 }
 
-/// The names of all packages that `package` links, without what only its tests or build need.
-fn closure(metadata: &Value, package: &str) -> Result<BTreeSet<String>> {
-    let list = |value: &Value, key: &str| -> Vec<Value> {
-        value
-            .get(key)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-    let names: BTreeMap<String, String> = list(metadata, "packages")
-        .iter()
-        .filter_map(|package| Some((text(package, "id")?, text(package, "name")?)))
-        .collect();
-    let nodes: BTreeMap<String, Value> = metadata
-        .get("resolve")
-        .map(|resolve| list(resolve, "nodes"))
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|node| Some((text(&node, "id")?, node)))
-        .collect();
-    let start = names
-        .iter()
-        .find(|(_, name)| *name == package)
-        .map(|(id, _)| id.clone())
-        .ok_or_else(|| anyhow!("no package {package} in the workspace"))?;
-
-    let mut seen = BTreeSet::from([start.clone()]);
-    let mut queue = vec![start];
-    while let Some(id) = queue.pop() {
-        let Some(node) = nodes.get(&id) else { continue };
-        for dependency in list(node, "deps") {
-            // A normal dependency has the kind null.
-            let normal = list(&dependency, "dep_kinds")
-                .iter()
-                .any(|kind| kind.get("kind").is_some_and(Value::is_null));
-            if let (true, Some(next)) = (normal, text(&dependency, "pkg"))
-                && seen.insert(next.clone())
-            {
-                queue.push(next);
-            }
+/// The packages in the lines `name version|features` that the core must not reach.
+fn impure(tree: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for line in tree.lines() {
+        let (package, features) = line.split_once('|').unwrap_or((line, ""));
+        let name = package.split(' ').next().unwrap_or_default();
+        // Without `std` it is arithmetic and tables, and has no clock.
+        let has_clock = || features.split([',', ' ']).any(|feature| feature == "std");
+        if NOT_IN_CORE.contains(&name) || (name == "jiff" && has_clock()) {
+            found.push(name);
         }
     }
-    Ok(seen
-        .iter()
-        .filter_map(|id| names.get(id).cloned())
-        .collect())
+    found.dedup();
+    found
 }
 
 #[cfg(test)]
@@ -244,23 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn follows_normal_dependencies_only() -> Result<()> {
-        let metadata = serde_json::json!({
-            "packages": [
-                {"id": "1", "name": "core"}, {"id": "2", "name": "pure"},
-                {"id": "3", "name": "builder"}, {"id": "4", "name": "deep"},
-            ],
-            "resolve": {"nodes": [
-                {"id": "1", "deps": [
-                    {"pkg": "2", "dep_kinds": [{"kind": null}]},
-                    {"pkg": "3", "dep_kinds": [{"kind": "build"}, {"kind": "dev"}]},
-                ]},
-                {"id": "2", "deps": [{"pkg": "4", "dep_kinds": [{"kind": null}]}]},
-                {"id": "3", "deps": []}, {"id": "4", "deps": []},
-            ]},
-        });
-        let names: Vec<String> = closure(&metadata, "core")?.into_iter().collect();
-        assert_eq!(names, ["core", "deep", "pure"]);
-        Ok(())
+    fn what_the_core_must_not_reach_is_found() {
+        let tree = "core v1 (/core)|\nmio v1|\njiff v0.2|alloc,tzdb-bundle-always\nserde v1|std\n";
+        assert_eq!(impure(tree), ["mio"]);
+        assert_eq!(impure("jiff v0.2|alloc,std (*)"), ["jiff"]);
     }
 }
