@@ -27,6 +27,24 @@ impl fmt::Display for Relation {
     }
 }
 
+/// A column as a statement names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Column {
+    /// The relation that it belongs to; `None` where it may be any that the command names.
+    pub relation: Option<Relation>,
+    /// Its name, case-folded; `None` for every column of the relation.
+    pub name: Option<Box<str>>,
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(relation) = &self.relation {
+            write!(f, "{relation}.")?;
+        }
+        f.write_str(self.name.as_deref().unwrap_or("*"))
+    }
+}
+
 /// What one command does, as far as its text shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -36,10 +54,17 @@ pub struct Facts {
     pub reads: Vec<Relation>,
     /// Relations that it writes, creates, alters or drops.
     pub writes: Vec<Relation>,
+    /// Columns whose values it reads, filters by or orders by.
+    pub columns_read: Vec<Column>,
+    /// Columns that it sets.
+    pub columns_written: Vec<Column>,
     /// Functions that it calls, case-folded, schema-qualified where the statement is.
     pub functions: Vec<String>,
     /// An UPDATE or DELETE without a WHERE clause is in it.
     pub unfiltered: bool,
+    /// The most rows that the server's statistics give any table that it names; `None` where they are
+    /// not known.
+    pub estimated_rows: Option<u64>,
     /// Why the facts above may not be all: dynamic SQL, an anonymous block, an unknown node.
     /// `None` means that they are complete.
     pub incomplete: Option<&'static str>,

@@ -6,11 +6,12 @@
 )]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use interceptor_core::command::{Facts, Process, Relation, Subject};
 use interceptor_core::mask::HashKey;
-use interceptor_core::policy::{self, Decision, Outcome, Snapshot, Source};
+use interceptor_core::policy::{self, Decision, HoldPlan, Input, Outcome, Snapshot, Source, View};
 
 const TARGET: &str = "
 kind: Target
@@ -20,16 +21,17 @@ spec:
   endpoints: ['10.0.0.5:5432', '10.1.0.0/16:5432', '10.1.2.0/24:5432', '[fd00::5]:5432']
 ";
 
-fn load(text: &str) -> Snapshot {
+fn load(text: &str) -> Arc<Snapshot> {
     let sources = [Source {
         file: "policy.yaml",
         text,
     }];
-    policy::load(&sources, &HashKey::new([0; 32])).unwrap_or_else(|errors| panic!("\n{errors}"))
+    let loaded = policy::load(&sources, &HashKey::new([0; 32]));
+    Arc::new(loaded.unwrap_or_else(|errors| panic!("\n{errors}")))
 }
 
 /// The target and rules, each as `name: {match: …, then: …}`.
-fn rules(rules: &[(&str, &str)]) -> Snapshot {
+fn rules(rules: &[(&str, &str)]) -> Arc<Snapshot> {
     let rules = rules
         .iter()
         .map(|(name, spec)| format!("---\nkind: Rule\nname: {name}\nspec: {spec}\n"));
@@ -67,8 +69,17 @@ fn subject() -> Subject {
     }
 }
 
-fn decide(snapshot: &Snapshot, subject: &Subject, facts: &Facts) -> Decision {
-    snapshot.decide(snapshot.target("orders").unwrap(), subject, facts)
+fn decide(snapshot: &Arc<Snapshot>, subject: &Subject, facts: &Facts) -> Decision {
+    decide_on("orders", snapshot, subject, facts)
+}
+
+fn decide_on(target: &str, snapshot: &Arc<Snapshot>, subject: &Subject, facts: &Facts) -> Decision {
+    let view = View::new(Arc::clone(snapshot), target, subject.clone()).unwrap();
+    view.decide(&Input {
+        facts,
+        text: "",
+        now_unix_ns: 0,
+    })
 }
 
 /// Whether a rule with this `match` decides, once as a rule that denies and once as one that
@@ -301,9 +312,7 @@ fn the_strictest_rule_decides_and_then_the_first_by_name() {
     let decision = decide(&snapshot, &subject(), &facts(&["DELETE"], &[], &["orders"]));
     assert_eq!(
         decision.outcome,
-        Outcome::Hold {
-            timeout: Duration::from_secs(600)
-        }
+        Outcome::Hold(HoldPlan::by_anybody(Duration::from_secs(600)).into())
     );
     assert_eq!(&*decision.reason, "slowly");
 
@@ -331,7 +340,7 @@ fn the_order_of_files_and_documents_means_nothing() {
                 text: TARGET,
             },
         ];
-        let snapshot = policy::load(&sources, &HashKey::new([0; 32])).unwrap();
+        let snapshot = Arc::new(policy::load(&sources, &HashKey::new([0; 32])).unwrap());
         let decision = decide(&snapshot, &subject(), &facts(&["SELECT"], &[], &[]));
         assert_eq!(&*decision.reason, "first");
     }
@@ -407,13 +416,11 @@ spec: {protocol: tcp, endpoints: ['10.0.0.8:22'], default: hold}
             database: String::new(),
             ..subject()
         };
-        let decision = snapshot.decide(snapshot.target(target).unwrap(), &nobody, &connect);
+        let decision = decide_on(target, &snapshot, &nobody, &connect);
         let rule = decision.rule.map(|rule| rule.name.clone());
         (decision.outcome, rule.unwrap_or_default())
     };
-    let default_hold = Outcome::Hold {
-        timeout: policy::HOLD_TIMEOUT_DEFAULT,
-    };
+    let default_hold = Outcome::Hold(HoldPlan::by_anybody(policy::HOLD_TIMEOUT_DEFAULT).into());
     assert_eq!(decides(&[], "cache"), (Outcome::Deny, String::new()));
     assert_eq!(decides(&[], "shell"), (default_hold, String::new()));
     for (conditions, allows, denies) in [

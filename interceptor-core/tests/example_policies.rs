@@ -9,13 +9,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use interceptor_core::command::{Facts, KINDS, Relation, Subject};
 use interceptor_core::mask::{HashKey, Method};
-use interceptor_core::policy::{self, Outcome, Snapshot, Source};
+use interceptor_core::policy::{self, Input, Outcome, Snapshot, Source, View};
 use saphyr::{LoadableYamlNode, Yaml};
 
-fn examples() -> Snapshot {
+fn examples() -> Arc<Snapshot> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
     let mut files: Vec<(String, String)> = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -32,7 +33,8 @@ fn examples() -> Snapshot {
         .iter()
         .map(|(file, text)| Source { file, text })
         .collect();
-    policy::load(&sources, &HashKey::new([0; 32])).unwrap_or_else(|errors| panic!("\n{errors}"))
+    let loaded = policy::load(&sources, &HashKey::new([0; 32]));
+    Arc::new(loaded.unwrap_or_else(|errors| panic!("\n{errors}")))
 }
 
 fn text<'a>(node: &'a Yaml<'_>, key: &str) -> Option<&'a str> {
@@ -84,6 +86,7 @@ fn facts(case: &Yaml<'_>) -> Facts {
             .as_mapping_get("unfiltered")
             .is_some_and(|it| it.as_bool().unwrap()),
         incomplete: text(node, "incomplete").map(|why| &*String::from(why).leak()),
+        ..Facts::default()
     }
 }
 
@@ -107,16 +110,19 @@ fn the_examples_decide_as_expected() {
     assert!(cases.len() >= 20, "cases were lost");
     for case in cases {
         let name = text(case, "case").unwrap();
-        let target = snapshot
-            .target(text(case, "target").unwrap_or("orders"))
-            .unwrap();
-        let decision = snapshot.decide(target, &subject(case), &facts(case));
+        let target = text(case, "target").unwrap_or("orders");
+        let view = View::new(Arc::clone(&snapshot), target, subject(case)).unwrap();
+        let decision = view.decide(&Input {
+            facts: &facts(case),
+            text: "",
+            now_unix_ns: 0,
+        });
         let rule = decision.rule.as_ref().map_or("none", |rule| &rule.name);
         assert_eq!(rule, text(case, "rule").unwrap(), "{name}");
         let (outcome, timeout) = match decision.outcome {
             Outcome::Allow => ("allow", None),
-            Outcome::Deny => ("deny", None),
-            Outcome::Hold { timeout } => ("hold", Some(timeout)),
+            Outcome::Deny | Outcome::Terminate => ("deny", None),
+            Outcome::Hold(plan) => ("hold", Some(plan.timeout)),
         };
         assert_eq!(outcome, text(case, "outcome").unwrap(), "{name}");
         if let Some(minutes) = text(case, "timeout") {

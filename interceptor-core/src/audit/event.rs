@@ -18,7 +18,7 @@ pub struct Event {
     /// What happened.
     #[prost(
         oneof = "Kind",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
     )]
     pub kind: Option<Kind>,
 }
@@ -66,6 +66,15 @@ pub enum Kind {
     /// were severed, a link that was attached anew, a device that came, the addresses of a name.
     #[prost(message, tag = "22")]
     KernelChanged(GatewayNote),
+    /// The policy in force from here on, whole: what decided can be read and asked again.
+    #[prost(message, tag = "23")]
+    PolicySnapshot(PolicySnapshot),
+    /// A rule wants somebody to know of a command.
+    #[prost(message, tag = "24")]
+    Notification(Notification),
+    /// A command met a limit that a rule sets.
+    #[prost(message, tag = "25")]
+    LimitReached(LimitReached),
 }
 
 /// A client reached the gateway.
@@ -212,7 +221,7 @@ pub struct Command {
     /// Why the facts may not be all; empty if they are.
     #[prost(string, tag = "8")]
     pub incomplete: String,
-    /// The decision: `allow`, `deny` or `hold`.
+    /// The decision: `allow`, `hold`, `deny` or `terminate`.
     #[prost(string, tag = "9")]
     pub decision: String,
     /// The rule that decided; empty for the target's default.
@@ -227,6 +236,89 @@ pub struct Command {
     /// SHA-256 of the policy snapshot that decided.
     #[prost(bytes = "vec", tag = "13")]
     pub policy: Vec<u8>,
+    /// Which facts an analysis gave: 1 since the fields from here on exist, 0 before.
+    #[prost(uint32, tag = "14")]
+    pub facts: u32,
+    /// Functions called.
+    #[prost(string, repeated, tag = "15")]
+    pub functions: Vec<String>,
+    /// An UPDATE or DELETE without a WHERE clause is in it.
+    #[prost(bool, tag = "16")]
+    pub unfiltered: bool,
+    /// Columns read, as `schema.table.column`; `*` for every column.
+    #[prost(string, repeated, tag = "17")]
+    pub columns_read: Vec<String>,
+    /// Columns set, likewise.
+    #[prost(string, repeated, tag = "18")]
+    pub columns_written: Vec<String>,
+    /// The most rows that statistics give a table of it; absent if unknown.
+    #[prost(uint64, optional, tag = "19")]
+    pub estimated_rows: Option<u64>,
+    /// The person whom the policy's identities name; empty if none or not certain.
+    #[prost(string, tag = "20")]
+    pub person: String,
+    /// That person's groups.
+    #[prost(string, repeated, tag = "21")]
+    pub groups: Vec<String>,
+    /// The grant or bypass that lifted a rule, as in `Grant incident-4711`; empty if none did.
+    #[prost(string, tag = "22")]
+    pub lifted_by: String,
+    /// The rule that it lifted.
+    #[prost(string, tag = "23")]
+    pub lifted_rule: String,
+    /// Rules that set limits, add masks, keep it read-only or notify.
+    #[prost(string, repeated, tag = "24")]
+    pub obliged_by: Vec<String>,
+}
+
+/// A policy snapshot.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PolicySnapshot {
+    /// Its SHA-256, as in the commands that it decided.
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: Vec<u8>,
+    /// Its files by name.
+    #[prost(message, repeated, tag = "2")]
+    pub files: Vec<PolicyFile>,
+}
+
+/// A policy file.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PolicyFile {
+    /// Its path as errors and rules' sources give it.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// What was in it.
+    #[prost(string, tag = "2")]
+    pub text: String,
+}
+
+/// A rule wants somebody to know of a command.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Notification {
+    /// The command's number within the session.
+    #[prost(uint64, tag = "1")]
+    pub command: u64,
+    /// The rule.
+    #[prost(string, tag = "2")]
+    pub rule: String,
+    /// The approver groups that should know.
+    #[prost(string, repeated, tag = "3")]
+    pub groups: Vec<String>,
+}
+
+/// A command met a limit that a rule sets.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LimitReached {
+    /// The command's number within the session.
+    #[prost(uint64, tag = "1")]
+    pub command: u64,
+    /// The rule.
+    #[prost(string, tag = "2")]
+    pub rule: String,
+    /// Which limit, as in `1000 rows`.
+    #[prost(string, tag = "3")]
+    pub limit: String,
 }
 
 /// A command waits for a person.
@@ -238,9 +330,15 @@ pub struct Hold {
     /// The command's number within the session.
     #[prost(uint64, tag = "2")]
     pub command: u64,
-    /// Milliseconds until it is refused.
+    /// Milliseconds until the time for an answer is over.
     #[prost(uint64, tag = "3")]
     pub timeout_ms: u64,
+    /// Who has to approve, as in `2 of dba`; empty where anybody with access to the socket may.
+    #[prost(string, repeated, tag = "4")]
+    pub required: Vec<String>,
+    /// 0 at first, then one more for each escalation.
+    #[prost(uint32, tag = "5")]
+    pub stage: u32,
 }
 
 /// A hold ended.
@@ -252,7 +350,8 @@ pub struct Approval {
     /// The command's number within the session.
     #[prost(uint64, tag = "2")]
     pub command: u64,
-    /// `approved`, `denied`, `timed_out`, `cancelled` or `client_gone`.
+    /// `vote` for one approval of several; at the end `approved`, `denied`, `timed_out`, `escalated`,
+    /// `automatic`, `cancelled` or `client_gone`.
     #[prost(string, tag = "3")]
     pub resolution: String,
     /// Who: the local user's name and uid; empty if nobody did.
@@ -344,6 +443,7 @@ mod tests {
                 && !line.starts_with("syntax")
             {
                 let (kind, name) = kind.rsplit_once(' ').unwrap();
+                let kind = kind.trim_start_matches("optional ");
                 fields.insert(format!("{message}.{name} = {rest} {kind}"));
             }
         }
@@ -369,7 +469,10 @@ mod tests {
                     .trim_end_matches([',', ')', '>'])
                     .split_once([':', '('])
                     .unwrap();
-                let rust_type = rust_type.trim().trim_start_matches("Option<");
+                let rust_type = rust_type.trim();
+                let rust_type = rust_type
+                    .trim_start_matches("Option<")
+                    .trim_start_matches("Vec<");
                 fields.extend(field(message, attribute, name, rust_type));
                 attribute = "";
             }

@@ -51,6 +51,9 @@ impl Event {
             Some(Kind::PolicyRefused(_)) => "policy-refused",
             Some(Kind::KernelChanged(_)) => "kernel-changed",
             Some(Kind::Administration(_)) => "administration",
+            Some(Kind::PolicySnapshot(_)) => "policy-snapshot",
+            Some(Kind::Notification(_)) => "notification",
+            Some(Kind::LimitReached(_)) => "limit-reached",
             None => "unknown",
         }
     }
@@ -86,6 +89,24 @@ fn write_kind(out: &mut String, kind: Option<&Kind>) -> fmt::Result {
         Some(Kind::Administration(act)) => {
             write!(out, "{}: {}", Escaped(&act.by), Escaped(&act.action))
         }
+        Some(Kind::PolicySnapshot(snapshot)) => {
+            let hash = hex::encode(&snapshot.hash);
+            write!(out, "{hash} with {} files", snapshot.files.len())
+        }
+        Some(Kind::Notification(notification)) => write!(
+            out,
+            "#{} for {} (rule {})",
+            notification.command,
+            Escaped(&notification.groups.join(", ")),
+            Escaped(&notification.rule),
+        ),
+        Some(Kind::LimitReached(reached)) => write!(
+            out,
+            "#{} met {} (rule {})",
+            reached.command,
+            Escaped(&reached.limit),
+            Escaped(&reached.rule),
+        ),
         None => out.write_str("an event that this version does not know"),
     }
 }

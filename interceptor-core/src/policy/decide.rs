@@ -78,6 +78,8 @@ pub(super) fn decide(
             outcome: rule.action.outcome.clone(),
             rule: Some(Arc::clone(&rule.reference)),
             reason: Arc::clone(&rule.action.reason),
+            lift: None,
+            obligations: None,
         };
     }
     let (action, reason) = match facts.incomplete {
@@ -91,6 +93,8 @@ pub(super) fn decide(
         outcome: action.outcome.clone(),
         rule: None,
         reason,
+        lift: None,
+        obligations: None,
     }
 }
 

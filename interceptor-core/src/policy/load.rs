@@ -114,9 +114,9 @@ pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapsho
         errors.sort_by_cached_key(|e| (e.file.is_empty(), e.file.clone(), e.line, e.column));
         return Err(PolicyErrors(errors));
     }
-    let mut targets: Vec<Target> = targets
+    let mut targets: Vec<Arc<Target>> = targets
         .into_iter()
-        .map(|target| compile_target(target, &masks, hash_key))
+        .map(|target| Arc::new(compile_target(target, &masks, hash_key)))
         .collect();
     targets.sort_by(|a, b| a.name.cmp(&b.name));
     let mut rules: Vec<Rule> = rules.into_iter().map(compile_rule).collect();
@@ -125,6 +125,10 @@ pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapsho
         targets,
         hash: hash(&sources),
         mask_count: masks.len(),
+        files: sources
+            .iter()
+            .map(|source| (source.file.into(), source.text.into()))
+            .collect(),
         rules,
     })
 }

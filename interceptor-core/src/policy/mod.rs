@@ -4,12 +4,14 @@
 //! protocol's bytes look, nor where the files come from: their text is handed in.
 //!
 //! [`load`] checks every file and gives one immutable [`Snapshot`], or all the errors at once.
-//! [`Snapshot::decide`] is the only place where a command is judged. `docs/policies.md` explains
+//! [`View::decide`] is the only place where a command is judged. `docs/policies.md` explains
 //! the language to those who write it.
 
 mod decide;
+mod decision;
 mod endpoint;
 mod error;
+mod expression;
 mod load;
 mod mask_document;
 mod name;
@@ -17,6 +19,7 @@ mod overlap;
 mod read;
 mod rule_document;
 mod target_document;
+mod view;
 mod yaml;
 
 use alloc::string::String;
@@ -27,11 +30,16 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::command::{Facts, Subject};
 use crate::mask::{HashKey, Masks};
 
+pub use decision::{
+    Action, Approver, ApproverGroup, Decision, HoldPlan, Lift, Limit, Limits, Obligations,
+    OnTimeout, Outcome, Rate, Requirement, RuleReference, Who,
+};
 pub use error::{PolicyError, PolicyErrors, Problem};
+pub use expression::{Expression, ExpressionError, Scope, Truth};
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
+pub use view::{Input, View};
 
 /// The largest policy file, in bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
@@ -138,91 +146,30 @@ pub struct Target {
     pub masks: Arc<Masks>,
 }
 
-/// What is to happen to a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It goes upstream.
-    Allow,
-    /// It waits for a person.
-    Hold {
-        /// After this it is refused.
-        timeout: Duration,
-    },
-    /// It is refused.
-    Deny,
-}
-
-impl Outcome {
-    /// Allow, hold, deny: the stricter has the greater number. Holds are equal, whatever their
-    /// timeouts.
-    pub fn strictness(&self) -> u8 {
-        match self {
-            Self::Allow => 0,
-            Self::Hold { .. } => 1,
-            Self::Deny => 2,
-        }
-    }
-}
-
-/// An outcome with the words that explain it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Action {
-    /// What is to happen.
-    pub outcome: Outcome,
-    /// Why, in one line.
-    pub reason: Arc<str>,
-}
-
-/// Which rule spoke.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleReference {
-    /// The rule's name.
-    pub name: String,
-    /// Its file.
-    pub file: String,
-    /// The line its document starts on, from 1.
-    pub line: u32,
-}
-
-/// The decision on one command: a value that later stages act on and never compute again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// What is to happen.
-    pub outcome: Outcome,
-    /// The rule that decided; `None` for the target's default.
-    pub rule: Option<Arc<RuleReference>>,
-    /// Why, for the client, the approver and the record; one line.
-    pub reason: Arc<str>,
-}
-
 /// Checked policy: immutable, shared by every session that began under it.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The protected servers, by name.
-    pub targets: Vec<Target>,
+    pub targets: Vec<Arc<Target>>,
     /// SHA-256 over the files' texts: the same texts give the same hash wherever they lie.
     pub hash: [u8; 32],
     /// How many masks the files hold.
     pub mask_count: usize,
+    /// The files' names and texts, by name: what goes on record.
+    pub files: Vec<(String, String)>,
     /// Strictest first, then by name: the first that matches decides.
     rules: Vec<decide::Rule>,
 }
 
 impl Snapshot {
     /// The target of that name.
-    pub fn target(&self, name: &str) -> Option<&Target> {
+    pub fn target(&self, name: &str) -> Option<&Arc<Target>> {
         self.targets.iter().find(|target| target.name == name)
     }
 
     /// How many rules are in force.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
-    }
-
-    /// Judges a command. The strictest matching rule decides, the earliest by name among equals;
-    /// without one, the target's `incomplete` or `default` does.
-    pub fn decide(&self, target: &Target, subject: &Subject, facts: &Facts) -> Decision {
-        decide::decide(&self.rules, target, subject, facts)
     }
 }
 

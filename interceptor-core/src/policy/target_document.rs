@@ -15,8 +15,8 @@ use super::error::Problem;
 use super::read::{Fields, Reader};
 use super::yaml::{Node, Value};
 use super::{
-    Action, CatalogAccess, Endpoint, HOLD_TIMEOUT_DEFAULT, HOLD_TIMEOUT_MAX, NamedEndpoint,
-    Outcome, Protocol,
+    Action, CatalogAccess, Endpoint, HOLD_TIMEOUT_DEFAULT, HOLD_TIMEOUT_MAX, HoldPlan,
+    NamedEndpoint, Outcome, Protocol,
 };
 
 /// A target as its document says, before others are looked at.
@@ -254,7 +254,10 @@ pub(super) fn action(reader: &mut Reader<'_>, node: &Node, reasons: &Reasons) ->
     };
     let (outcome, reason) = match verb {
         Verb::Allow => (Outcome::Allow, &reasons.allow),
-        Verb::Hold => (Outcome::Hold { timeout }, &reasons.hold),
+        Verb::Hold => (
+            Outcome::Hold(HoldPlan::by_anybody(timeout).into()),
+            &reasons.hold,
+        ),
         Verb::Deny => (Outcome::Deny, &reasons.deny),
     };
     let reason = match message {

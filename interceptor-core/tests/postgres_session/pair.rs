@@ -148,7 +148,7 @@ impl Pair {
     /// Before the first byte.
     pub(crate) fn new(policy: &str) -> Self {
         let policy = snapshot(policy);
-        let target = Arc::new(policy.target("shop").unwrap().clone());
+        let target = Arc::clone(policy.target("shop").unwrap());
         let subject = Subject {
             client: SocketAddr::from(([10, 9, 0, 1], 50_000)),
             process: None,

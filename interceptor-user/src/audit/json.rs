@@ -86,11 +86,23 @@ fn kind(kind: &Kind) -> Value {
             "rule_source": command.rule_source,
             "reason": command.reason,
             "policy": hex::encode(&command.policy),
+            "functions": command.functions,
+            "unfiltered": command.unfiltered,
+            "columns_read": command.columns_read,
+            "columns_written": command.columns_written,
+            "estimated_rows": command.estimated_rows,
+            "person": command.person,
+            "groups": command.groups,
+            "lifted_by": command.lifted_by,
+            "lifted_rule": command.lifted_rule,
+            "obliged_by": command.obliged_by,
         }),
         Kind::Hold(hold) => json!({
             "request": hold.request,
             "command": hold.command,
             "timeout_ms": hold.timeout_ms,
+            "required": hold.required,
+            "stage": hold.stage,
         }),
         Kind::Approval(approval) => json!({
             "request": approval.request,
@@ -121,6 +133,23 @@ fn kind(kind: &Kind) -> Value {
         | Kind::KernelChanged(note) => {
             json!({ "detail": note.detail })
         }
+        Kind::PolicySnapshot(snapshot) => json!({
+            "policy": hex::encode(&snapshot.hash),
+            "files": snapshot.files.iter().map(|file| json!({
+                "name": file.name,
+                "text": file.text,
+            })).collect::<Vec<_>>(),
+        }),
+        Kind::Notification(notification) => json!({
+            "command": notification.command,
+            "rule": notification.rule,
+            "groups": notification.groups,
+        }),
+        Kind::LimitReached(reached) => json!({
+            "command": reached.command,
+            "rule": reached.rule,
+            "limit": reached.limit,
+        }),
         Kind::Administration(act) => json!({ "by": act.by, "action": act.action }),
     }
 }

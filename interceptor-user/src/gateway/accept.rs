@@ -99,7 +99,7 @@ async fn begin(
         tracing::debug!(%peer, %destination, "a connection that was not intercepted is closed");
         return Ok(());
     };
-    let target = Arc::new(target.clone());
+    let target = Arc::clone(target);
     // As long as the session lives, its address is a target: without that its packets would go past.
     let hold = shared.in_use.hold(destination, &target.name);
     let identity = identify(plane, &client);

@@ -53,7 +53,7 @@ pub(super) struct Directories {
 
 impl Directories {
     /// The target of an original destination.
-    pub(super) fn target(&self, address: SocketAddr) -> Option<&Target> {
+    pub(super) fn target(&self, address: SocketAddr) -> Option<&Arc<Target>> {
         let next = self.next.as_ref();
         self.current
             .target(address)
@@ -107,7 +107,7 @@ impl Directory {
     }
 
     /// The target of an original destination.
-    pub(super) fn target(&self, address: SocketAddr) -> Option<&Target> {
+    pub(super) fn target(&self, address: SocketAddr) -> Option<&Arc<Target>> {
         self.policy.targets.get(self.find(address)? as usize)
     }
 
@@ -199,7 +199,7 @@ impl Directory {
     }
 }
 
-fn numbered(policy: &Snapshot) -> impl Iterator<Item = (u32, &Target)> {
+fn numbered(policy: &Snapshot) -> impl Iterator<Item = (u32, &Arc<Target>)> {
     // There are fewer documents than numbers.
     (0_u32..).zip(&policy.targets)
 }

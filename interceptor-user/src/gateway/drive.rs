@@ -341,6 +341,7 @@ impl Driver {
             request: number,
             command: request.command,
             timeout_ms: request.timeout_ms,
+            ..events::Hold::default()
         });
         let recorded = self.shared.recorder.append(event(self.id.as_bytes(), kind));
         self.opening = Some(Opening {

@@ -296,7 +296,7 @@ impl Session {
             }
         };
         let mut judged = self.decide(&analysis);
-        if judged.decision.outcome == Outcome::Deny {
+        if judged.decision.outcome.refuses() {
             self.number(&mut judged);
             self.submit(judged, form, parse.text, &[parse.text], &[], Bytes::new());
             return Ok(Taken::Done);
@@ -435,7 +435,7 @@ impl Session {
         let event = self.command_event(&judged, text, judge::digest(exact), parameters.len());
         let outcome = judged.decision.outcome.clone();
         let (recorded, parameters) = match outcome {
-            Outcome::Hold { .. } => (event.text.clone(), self.shown_parameters(parameters)),
+            Outcome::Hold(_) => (event.text.clone(), self.shown_parameters(parameters)),
             _ => (String::new(), Vec::new()),
         };
         let pending = Pending {
@@ -450,14 +450,14 @@ impl Session {
                 self.record_before(Kind::Command(event));
                 self.release(pending);
             }
-            Outcome::Deny => {
+            Outcome::Deny | Outcome::Terminate => {
                 self.record(Kind::Command(event));
                 let error = judge::refusal(&pending.judged.decision);
                 self.refuse(pending, error);
             }
-            Outcome::Hold { timeout } => {
+            Outcome::Hold(plan) => {
                 self.record(Kind::Command(event));
-                self.hold(pending, timeout);
+                self.hold(pending, plan.timeout);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::queue::Expected;
 use crate::audit::event;
 use crate::command::{Facts, Relation};
 use crate::mask::{Method, TextMask};
-use crate::policy::{Decision, Outcome};
+use crate::policy::{Decision, Input, View};
 use crate::sql::{self, Analysis, AnalysisError, Body, CopySource, Lineage};
 use crate::wire::postgres::encode::ErrorText;
 
@@ -274,14 +274,19 @@ impl Session {
             parts.0.incomplete = parts.0.incomplete.or(Some(COPIES_MASKED));
         }
         let facts = joined.as_ref().map_or(&analysis.facts, |joined| &joined.0);
-        let mut decision = self.policy.decide(&self.target, &self.subject, facts);
-        if decision.outcome != Outcome::Deny && self.copies_unmaskable(analysis) {
+        let input = Input {
+            facts,
+            text: "",
+            now_unix_ns: 0,
+        };
+        let view = View::new(self.policy.clone(), &self.target.name, self.subject.clone());
+        let mut decision = match view {
+            Some(view) => view.decide(&input),
+            None => Decision::refusal("the target is no longer in the policy"),
+        };
+        if !decision.outcome.refuses() && self.copies_unmaskable(analysis) {
             // Found out only when the server announces the stream, it would end the session.
-            decision = Decision {
-                outcome: Outcome::Deny,
-                rule: None,
-                reason: BINARY_COPY.into(),
-            };
+            decision = Decision::refusal(BINARY_COPY);
         }
         Judged {
             number: 0,
@@ -413,18 +418,14 @@ impl Session {
             reads: facts.reads.iter().map(ToString::to_string).collect(),
             writes: facts.writes.iter().map(ToString::to_string).collect(),
             incomplete: facts.incomplete.unwrap_or_default().to_string(),
-            decision: match judged.decision.outcome {
-                Outcome::Allow => "allow",
-                Outcome::Hold { .. } => "hold",
-                Outcome::Deny => "deny",
-            }
-            .to_string(),
+            decision: judged.decision.outcome.word().to_string(),
             rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
             rule_source: rule
                 .map(|rule| format!("{}:{}", rule.file, rule.line))
                 .unwrap_or_default(),
             reason: judged.decision.reason.to_string(),
             policy: self.policy.hash.to_vec(),
+            ..event::Command::default()
         }
     }
 

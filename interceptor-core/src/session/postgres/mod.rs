@@ -263,7 +263,7 @@ impl Session {
                 .terminate("terminating connection because its target is no longer in the policy");
         };
         self.policy = policy;
-        self.target = Arc::new(target);
+        self.target = target;
         // Compiled for the masks of old.
         self.catalog.provenance = None;
     }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use interceptor_core::audit::event::{self as events, Kind};
 use interceptor_core::command::{CONNECT, Facts, Resolution, Subject};
-use interceptor_core::policy::{Decision, Outcome, Protocol, Snapshot};
+use interceptor_core::policy::{Decision, Input, Outcome, Protocol, Snapshot, View};
 use sha2::{Digest as _, Sha256};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -137,7 +137,16 @@ impl Connection {
             kinds: vec![CONNECT],
             ..Facts::default()
         };
-        let decision = policy.decide(target, &self.subject, &facts);
+        let input = Input {
+            facts: &facts,
+            text: "",
+            now_unix_ns: json::now_unix_ns(),
+        };
+        let view = View::new(Arc::clone(&policy), &target.name, self.subject.clone());
+        let Some(view) = view else {
+            return Err(End::Denied("the policy has just changed".to_owned()));
+        };
+        let decision = view.decide(&input);
         let intent = self.append(Kind::Command(self.command(&decision, &policy)));
         Ok((decision, intent))
     }
@@ -162,15 +171,15 @@ impl Connection {
     }
 
     async fn live(&mut self, client: &TcpStream, decision: &Decision, intent: Pending) -> End {
-        let recorded = match decision.outcome {
+        let recorded = match &decision.outcome {
             Outcome::Allow => intent,
-            Outcome::Deny => {
+            Outcome::Deny | Outcome::Terminate => {
                 return match intent.await {
                     Ok(_) => End::Denied(decision.reason.to_string()),
                     Err(error) => End::NotRecorded(error),
                 };
             }
-            Outcome::Hold { timeout } => match self.hold(client, decision, timeout).await {
+            Outcome::Hold(plan) => match self.hold(client, decision, plan.timeout).await {
                 Ok(approval) => approval,
                 Err(end) => return end,
             },
@@ -216,6 +225,7 @@ impl Connection {
             request: number,
             command: COMMAND,
             timeout_ms,
+            ..events::Hold::default()
         }));
         // The command's event is before it in the log, so it is durable as well.
         recorded.await.map_err(End::NotRecorded)?;
@@ -305,12 +315,7 @@ impl Connection {
             digest: digest(&text),
             text,
             kinds: vec![CONNECT.to_owned()],
-            decision: match decision.outcome {
-                Outcome::Allow => "allow",
-                Outcome::Hold { .. } => "hold",
-                Outcome::Deny => "deny",
-            }
-            .to_owned(),
+            decision: decision.outcome.word().to_owned(),
             rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
             rule_source: rule
                 .map(|rule| format!("{}:{}", rule.file, rule.line))
