@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::policy::arguments::PolicyCommand;
+
 /// A transparent policy gateway: holds, masks and records what clients ask of databases.
 ///
 /// The kernel redirects connections to the targets that the policy files name; clients need no
@@ -360,18 +362,6 @@ pub struct LogArgs {
     /// How to reach the gateway and how to print.
     #[command(flatten)]
     pub common: CommonArgs,
-}
-
-/// `interceptor policy`
-#[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
-    /// Check policy files and run the decisions that they expect
-    #[command(after_help = "Example:\n  interceptor policy check ./policies")]
-    Check {
-        /// Directory of policy files (*.yaml)
-        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-        directory: PathBuf,
-    },
 }
 
 const BPFFS: &str = "/sys/fs/bpf/interceptor";

@@ -8,6 +8,7 @@ pub mod arguments;
 mod audit;
 mod doctor;
 mod output;
+mod policy;
 mod sessions;
 mod status;
 mod upgrade;
@@ -24,8 +25,7 @@ use serde_json::Value;
 use crate::admin::ClientError;
 use crate::audit::StoreError;
 use arguments::{
-    ApprovalsCommand, Arguments, AuditCommand, Command, DetachArgs, PolicyCommand, RunArgs,
-    SessionsCommand,
+    ApprovalsCommand, Arguments, AuditCommand, Command, DetachArgs, RunArgs, SessionsCommand,
 };
 
 /// The parts of the program that the command line starts and does not contain.
@@ -135,10 +135,7 @@ fn dispatch(command: Command, parts: &Parts, out: &mut impl Write) -> Result<(),
                 source,
             } => audit::export(output.as_deref(), format, &source, out),
         },
-        Command::Policy(PolicyCommand::Check { directory }) => {
-            let found = (parts.check_policies)(&directory)?;
-            Ok(writeln!(out, "{found}")?)
-        }
+        Command::Policy(command) => policy::run(command, parts, out),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "interceptor", out);
             Ok(())

@@ -1,0 +1,23 @@
+//! `interceptor policy`: work on policy files, and questions to them.
+//!
+//! Each command is a file of its own. None of them needs a gateway unless it says so.
+
+pub(super) mod arguments;
+
+use std::io::Write;
+
+use super::{CliError, Parts};
+use arguments::PolicyCommand;
+
+pub(super) fn run(
+    command: PolicyCommand,
+    parts: &Parts,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
+    match command {
+        PolicyCommand::Check { directory } => {
+            let found = (parts.check_policies)(&directory)?;
+            Ok(writeln!(out, "{found}")?)
+        }
+    }
+}
