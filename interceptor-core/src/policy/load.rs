@@ -236,6 +236,11 @@ impl<'a> Files<'a> {
     }
 }
 
+/// The names of all kinds, with that of the documents that only tools read.
+pub(super) fn kind_names() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name).chain(["Test"])
+}
+
 /// The table of kinds with each name beside its function, as [`Reader::one_of`] wants it.
 fn kinds() -> Vec<(&'static str, (&'static str, ReadKind))> {
     KINDS

@@ -12,6 +12,7 @@ mod decision;
 mod endpoint;
 mod error;
 mod expression;
+mod form;
 mod load;
 mod mask_document;
 mod name;
@@ -38,6 +39,7 @@ pub use decision::{
 };
 pub use error::{PolicyError, PolicyErrors, Problem};
 pub use expression::{Expression, ExpressionError, Scope, Truth};
+pub use form::Form;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
 pub use view::{Input, View};
 

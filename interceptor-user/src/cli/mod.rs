@@ -63,6 +63,13 @@ enum CliError {
         "the kernel plane is not as it should be (drift: {0}); a gateway that runs repairs it within --watch, otherwise start it"
     )]
     Drift(usize),
+    /// Each with its own words, over several lines.
+    #[error("{0}")]
+    Refused(String),
+    #[error(
+        "files that are not in the one form: {0}; run `interceptor policy fmt` without --check, which changes no meaning"
+    )]
+    Unformatted(usize),
     #[error("the output cannot be written: {0}; check where it goes")]
     Print(#[from] io::Error),
 }
@@ -205,6 +212,9 @@ mod tests {
             "interceptor audit verify --dir /d",
             "interceptor audit export --output f --format protobuf",
             "interceptor policy check p",
+            "interceptor policy fmt",
+            "interceptor policy fmt a.yaml dir --check",
+            "interceptor policy fmt --stdin",
             "interceptor completions bash",
             "interceptor man",
         ] {
@@ -223,6 +233,7 @@ mod tests {
             "interceptor approvals approve seven",
             "interceptor sessions kill",
             "interceptor audit tail --follow --dir /d",
+            "interceptor policy fmt --stdin a.yaml",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

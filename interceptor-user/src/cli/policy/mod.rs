@@ -3,6 +3,7 @@
 //! Each command is a file of its own. None of them needs a gateway unless it says so.
 
 pub(super) mod arguments;
+mod format;
 
 use std::io::Write;
 
@@ -19,5 +20,6 @@ pub(super) fn run(
             let found = (parts.check_policies)(&directory)?;
             Ok(writeln!(out, "{found}")?)
         }
+        PolicyCommand::Fmt(arguments) => format::run(&arguments, out),
     }
 }
