@@ -17,6 +17,7 @@ use interceptor_core::audit::chain::Record;
 use interceptor_core::audit::event::{Event, GatewayNote, Kind};
 use interceptor_core::audit::verify::Verifier;
 use interceptor_core::command::Subject;
+use interceptor_core::policy::HoldPlan;
 use interceptor_user::admin::client::AuditLine;
 use interceptor_user::admin::{
     AdminContext, AdminError, AdminRequest, Client, ClientError, SessionRow, serve,
@@ -121,6 +122,10 @@ fn request(number: u64) -> Request {
     Request {
         number,
         session: uuid::Uuid::from_u128(42),
+        command: 3,
+        plan: Arc::new(HoldPlan::by_anybody(Duration::from_secs(60))),
+        person: None,
+        people: Arc::default(),
         opened_unix_ns: 1_000_000_000,
         expires_unix_ns: 61_000_000_000,
         subject: Subject {

@@ -129,6 +129,7 @@ pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapsho
             .iter()
             .map(|source| (source.file.into(), source.text.into()))
             .collect(),
+        people: Arc::default(),
         rules,
     })
 }

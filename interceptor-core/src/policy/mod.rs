@@ -17,6 +17,7 @@ mod load;
 mod mask_document;
 mod name;
 mod overlap;
+mod people;
 mod read;
 mod rule_document;
 mod target_document;
@@ -41,6 +42,7 @@ pub use error::{PolicyError, PolicyErrors, Problem};
 pub use expression::{Expression, ExpressionError, Scope, Truth};
 pub use form::Form;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
+pub use people::{People, Person};
 pub use view::{Input, View};
 
 /// The largest policy file, in bytes.
@@ -159,6 +161,8 @@ pub struct Snapshot {
     pub mask_count: usize,
     /// The files' names and texts, by name: what goes on record.
     pub files: Vec<(String, String)>,
+    /// Who is behind the users of the gateway host.
+    pub people: Arc<People>,
     /// Strictest first, then by name: the first that matches decides.
     rules: Vec<decide::Rule>,
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use interceptor_core::command::{Resolution, Subject};
+use interceptor_core::policy::{HoldPlan, People};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -23,6 +24,14 @@ pub struct Request {
     pub number: u64,
     /// Whose command it is.
     pub session: Uuid,
+    /// The command's number within the session.
+    pub command: u64,
+    /// Who has to approve.
+    pub plan: Arc<HoldPlan>,
+    /// The person behind the session; `None` if no identity names them for certain.
+    pub person: Option<Arc<str>>,
+    /// Who is behind the users of the gateway host, by the policy that decided.
+    pub people: Arc<People>,
     /// When it began to wait, in nanoseconds since the Unix epoch.
     pub opened_unix_ns: u64,
     /// When it will be refused, for the approver to see. The session keeps the time.
@@ -203,12 +212,18 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn request(number: u64) -> Request {
         Request {
             number,
             session: Uuid::nil(),
+            command: 1,
+            plan: Arc::new(HoldPlan::by_anybody(Duration::from_secs(60))),
+            person: None,
+            people: Arc::default(),
             opened_unix_ns: 0,
             expires_unix_ns: 0,
             subject: Subject {

@@ -359,6 +359,10 @@ impl Driver {
         let held = self.shared.approvals.open(Request {
             number,
             session: self.id,
+            command: request.command,
+            plan: request.plan,
+            person: request.person,
+            people: request.people,
             opened_unix_ns,
             expires_unix_ns: opened_unix_ns
                 .saturating_add(request.timeout_ms.saturating_mul(1_000_000)),

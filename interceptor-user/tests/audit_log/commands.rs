@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interceptor_core::command::Subject;
+use interceptor_core::policy::HoldPlan;
 use interceptor_user::admin::{AdminContext, serve};
 use interceptor_user::approval::{Approvals, Request};
 use interceptor_user::audit::{Recorder, Store};
@@ -99,6 +100,10 @@ fn held_command(number: u64) -> Request {
     Request {
         number,
         session: uuid::Uuid::nil(),
+        command: 1,
+        plan: Arc::new(HoldPlan::by_anybody(Duration::from_secs(60))),
+        person: None,
+        people: Arc::default(),
         opened_unix_ns: 1,
         expires_unix_ns: 2,
         subject: Subject {

@@ -457,7 +457,7 @@ impl Session {
             }
             Outcome::Hold(plan) => {
                 self.record(Kind::Command(event));
-                self.hold(pending, plan.timeout);
+                self.hold(pending, plan);
             }
         }
     }

@@ -2,12 +2,14 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::frontend::Pending;
 use super::{Action, HoldRequest, Session, judge};
 use crate::audit::event::{self, Kind};
 use crate::command::Resolution;
+use crate::policy::HoldPlan;
 use crate::wire::postgres::encode::{self, ErrorText};
 
 /// Characters of a parameter that the approver is shown.
@@ -26,8 +28,8 @@ pub(super) struct Held {
 
 impl Session {
     /// Holds a command; the client is not read on until it is decided.
-    pub(super) fn hold(&mut self, pending: Pending, timeout: core::time::Duration) {
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    pub(super) fn hold(&mut self, pending: Pending, plan: Arc<HoldPlan>) {
+        let timeout_ms = u64::try_from(plan.timeout.as_millis()).unwrap_or(u64::MAX);
         let facts = pending.judged.facts();
         let strings =
             |list: &[crate::command::Relation]| list.iter().map(ToString::to_string).collect();
@@ -47,6 +49,9 @@ impl Session {
             reads: strings(&facts.reads),
             writes: strings(&facts.writes),
             timeout_ms,
+            plan,
+            person: None,
+            people: Arc::clone(&self.policy.people),
         };
         // Replies to what came before must not wait with it.
         if !self.expected.is_empty() {

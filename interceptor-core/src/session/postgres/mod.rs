@@ -37,7 +37,7 @@ use hashbrown::HashMap;
 
 use crate::audit::event::Kind;
 use crate::command::Subject;
-use crate::policy::{Snapshot, Target};
+use crate::policy::{HoldPlan, People, Snapshot, Target};
 use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::startup::CancelKey;
 use catalog::{Catalog, Provenance};
@@ -112,6 +112,12 @@ pub struct HoldRequest {
     pub writes: Vec<String>,
     /// Milliseconds until it is refused.
     pub timeout_ms: u64,
+    /// Who has to approve.
+    pub plan: Arc<HoldPlan>,
+    /// Who asks; `None` if no identity names them for certain.
+    pub person: Option<Arc<str>>,
+    /// Who is behind the users of the gateway host, by the policy that decided.
+    pub people: Arc<People>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use interceptor_core::audit::event::{self as events, Kind};
 use interceptor_core::command::{CONNECT, Facts, Resolution, Subject};
-use interceptor_core::policy::{Decision, Input, Outcome, Protocol, Snapshot, View};
+use interceptor_core::policy::{Decision, HoldPlan, Input, Outcome, Protocol, Snapshot, View};
 use sha2::{Digest as _, Sha256};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -55,6 +55,14 @@ struct Connection {
     /// The request that waits for a person.
     waiting: Option<u64>,
     began: Instant,
+}
+
+/// A connection's one decision.
+struct Judged {
+    decision: Decision,
+    view: View,
+    /// Its record on the way to the disk.
+    intent: Pending,
 }
 
 /// How it ended.
@@ -123,7 +131,7 @@ async fn interruption(controls: &mut Controls, stage: &mut watch::Receiver<Stage
 
 impl Connection {
     /// Decides, once, and writes it down; it is durable when the second part says so.
-    fn judge(&self, connection: events::Connection) -> Result<(Decision, Pending), End> {
+    fn judge(&self, connection: events::Connection) -> Result<Judged, End> {
         self.note(Kind::Connection(connection))
             .map_err(End::NotRecorded)?;
         let policy = Arc::clone(&self.shared.policy.borrow());
@@ -148,29 +156,38 @@ impl Connection {
         };
         let decision = view.decide(&input);
         let intent = self.append(Kind::Command(self.command(&decision, &policy)));
-        Ok((decision, intent))
+        Ok(Judged {
+            decision,
+            view,
+            intent,
+        })
     }
 
     async fn run(
         mut self,
         client: TcpStream,
-        judged: Result<(Decision, Pending), End>,
+        judged: Result<Judged, End>,
         mut controls: Controls,
         mut stage: watch::Receiver<Stage>,
     ) {
         // Dropping the work is safe: until it is over, the sockets reset when they are dropped.
         let end = match judged {
             Err(end) => end,
-            Ok((decision, intent)) => tokio::select! {
+            Ok(judged) => tokio::select! {
                 biased;
                 end = interruption(&mut controls, &mut stage) => end,
-                end = self.live(&client, &decision, intent) => end,
+                end = self.live(&client, judged) => end,
             },
         };
         self.finish(client, end);
     }
 
-    async fn live(&mut self, client: &TcpStream, decision: &Decision, intent: Pending) -> End {
+    async fn live(&mut self, client: &TcpStream, judged: Judged) -> End {
+        let Judged {
+            decision,
+            view,
+            intent,
+        } = judged;
         let recorded = match &decision.outcome {
             Outcome::Allow => intent,
             Outcome::Deny | Outcome::Terminate => {
@@ -179,7 +196,7 @@ impl Connection {
                     Err(error) => End::NotRecorded(error),
                 };
             }
-            Outcome::Hold(plan) => match self.hold(client, decision, plan.timeout).await {
+            Outcome::Hold(plan) => match self.hold(client, &decision, plan, &view).await {
                 Ok(approval) => approval,
                 Err(end) => return end,
             },
@@ -217,8 +234,10 @@ impl Connection {
         &mut self,
         client: &TcpStream,
         decision: &Decision,
-        timeout: Duration,
+        plan: &Arc<HoldPlan>,
+        view: &View,
     ) -> Result<Pending, End> {
+        let timeout = plan.timeout;
         let number = self.shared.recorder.next_request_number();
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let recorded = self.append(Kind::Hold(events::Hold {
@@ -229,7 +248,7 @@ impl Connection {
         }));
         // The command's event is before it in the log, so it is durable as well.
         recorded.await.map_err(End::NotRecorded)?;
-        let request = self.request(number, decision, timeout_ms);
+        let request = self.request(number, decision, plan, view);
         let opened = self.shared.approvals.open(request);
         let mut held = opened.map_err(|error| End::Denied(error.to_string()))?;
         self.waiting = Some(number);
@@ -326,14 +345,25 @@ impl Connection {
         }
     }
 
-    fn request(&self, number: u64, decision: &Decision, timeout_ms: u64) -> Request {
+    fn request(
+        &self,
+        number: u64,
+        decision: &Decision,
+        plan: &Arc<HoldPlan>,
+        view: &View,
+    ) -> Request {
         let opened_unix_ns = json::now_unix_ns();
+        let wait_ns = u64::try_from(plan.timeout.as_nanos()).unwrap_or(u64::MAX);
         let rule = decision.rule.as_ref();
         Request {
             number,
             session: self.id,
+            command: COMMAND,
+            plan: Arc::clone(plan),
+            person: view.who().person.clone(),
+            people: Arc::clone(&view.snapshot().people),
             opened_unix_ns,
-            expires_unix_ns: opened_unix_ns.saturating_add(timeout_ms.saturating_mul(1_000_000)),
+            expires_unix_ns: opened_unix_ns.saturating_add(wait_ns),
             subject: self.subject.clone(),
             target: self.target.clone(),
             rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
