@@ -39,7 +39,10 @@ pub use decision::{
     OnTimeout, Outcome, Rate, Requirement, RuleReference, Who,
 };
 pub use error::{PolicyError, PolicyErrors, Problem};
-pub use expression::{Expression, ExpressionError, Scope, Truth};
+pub use expression::{
+    EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, EXPRESSION_STEPS_MAX, Expression, ExpressionError,
+    Scope, Truth,
+};
 pub use form::Form;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
 pub use people::{People, Person};

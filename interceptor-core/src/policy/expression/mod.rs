@@ -2,17 +2,57 @@
 //!
 //! It owns the variables that an expression may name, their types, and what an expression costs. It
 //! must not know where an expression stands in a policy, or what doubt means there.
+//!
+//! The way of a text: [`guard`] bounds it, the `cel` crate parses it, [`check`] turns the crate's tree
+//! into the [`tree`] of this module, which holds nothing that has no type or no meaning here, and
+//! [`evaluate`] computes that tree for a command. [Why](../../../../docs/adr/0019-own-checker-for-cel.md)
+//! only the crate's parser is used.
+
+mod check;
+mod cost;
+mod evaluate;
+mod guard;
+mod text;
+mod tree;
+mod variable;
 
 use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt;
 
 use super::{Input, Target, Who};
 use crate::command::Subject;
 
+/// The longest expression, in bytes.
+pub const EXPRESSION_BYTES_MAX: usize = 2_000;
+/// The deepest nesting of brackets, and of operators below each other, in an expression.
+pub const EXPRESSION_DEPTH_MAX: usize = 32;
+/// The most steps that an expression may be estimated to take, and may take: running out is a doubt.
+pub const EXPRESSION_STEPS_MAX: u32 = 10_000;
+
 /// A checked expression that says yes, no, or that it cannot tell.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Expression {
-    text: String,
+    text: Arc<str>,
+    condition: Arc<tree::Condition>,
+    variables: Arc<[&'static str]>,
 }
+
+/// The tree says nothing that the text does not.
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expression").field(&self.text).finish()
+    }
+}
+
+/// Equal texts mean the same.
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Expression {}
 
 /// Why a text is no expression, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +64,15 @@ pub struct ExpressionError {
     pub message: String,
 }
 
+impl ExpressionError {
+    fn new(offset: usize, message: impl Into<String>) -> Self {
+        Self {
+            offset,
+            message: message.into(),
+        }
+    }
+}
+
 /// What an expression says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Truth {
@@ -31,7 +80,7 @@ pub enum Truth {
     Yes,
     /// It does not.
     No,
-    /// It rests on something that is not known.
+    /// It rests on something that is not known, or on a value that there is not (a quotient by zero).
     Unknown,
 }
 
@@ -54,11 +103,50 @@ impl Expression {
     /// # Errors
     /// If it is no CEL, its types do not fit, or it could cost too much.
     pub fn compile(text: &str) -> Result<Self, ExpressionError> {
-        Ok(Self { text: text.into() })
+        guard::check(text)?;
+        let syntax = guard::parse(text)?;
+        let (condition, mut variables) = check::check(text, &syntax)?;
+        let steps = cost::condition(&condition);
+        if steps > u64::from(EXPRESSION_STEPS_MAX) {
+            return Err(ExpressionError::new(
+                0,
+                alloc::format!(
+                    "the expression may take {steps} steps, more than {EXPRESSION_STEPS_MAX}; go through fewer lists inside each other, or write several rules"
+                ),
+            ));
+        }
+        variables.sort_unstable();
+        variables.dedup();
+        Ok(Self {
+            text: text.into(),
+            condition: Arc::new(condition),
+            variables: variables.into(),
+        })
+    }
+
+    /// It, as written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The variables that it names, in the order of the alphabet.
+    pub fn variables(&self) -> &[&'static str] {
+        &self.variables
     }
 
     /// What it says of a command.
-    pub fn evaluate(&self, _scope: &Scope<'_>) -> Truth {
-        Truth::Unknown
+    pub fn evaluate(&self, scope: &Scope<'_>) -> Truth {
+        match evaluate::evaluate(&self.condition, scope) {
+            Some(true) => Truth::Yes,
+            Some(false) => Truth::No,
+            None => Truth::Unknown,
+        }
     }
+}
+
+/// A word that was probably meant, for the end of a message.
+fn hint<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    let help = super::read::did_you_mean(word, known);
+    help.map(|help| alloc::format!("; {help}"))
+        .unwrap_or_default()
 }
