@@ -49,7 +49,12 @@ pub(super) async fn resolve(
         Counted::Denied => ("denied", Vec::new()),
         Counted::Missing(missing) => ("vote", missing),
     };
-    Ok(json!({ "number": number, "resolution": resolution, "missing": missing }))
+    Ok(json!({
+        "number": number,
+        "resolution": resolution,
+        "approved": resolution == "approved",
+        "missing": missing,
+    }))
 }
 
 /// Waits until the answer is on the disk: as what a person did, and, where groups are asked, as a

@@ -1,3 +1,4 @@
+use std::sync::Barrier;
 use std::time::Duration;
 
 use interceptor_core::command::{Process, Subject};
@@ -365,12 +366,17 @@ fn exactly_one_wins_a_race() {
         let approvals = Approvals::default();
         let dba = plan(vec![group("dba", &[1, 3, 4, 5], 2)]);
         let held = approvals.open(request(number, dba)).unwrap();
+        let start = Barrier::new(6);
         let (counted, resolution) = std::thread::scope(|scope| {
             let voters = [(1, true), (2, true), (3, true), (4, true), (5, false)];
             let voters = voters.map(|(uid, approve)| {
-                let approvals = &approvals;
-                scope.spawn(move || resolve(approvals, number, answer(uid, approve)).ok())
+                let (approvals, start) = (&approvals, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    resolve(approvals, number, answer(uid, approve)).ok()
+                })
             });
+            start.wait();
             let resolution = held.withdraw();
             let counted = voters.map(|voter| voter.join().unwrap());
             (counted, resolution)
