@@ -22,7 +22,10 @@ pub enum ClientError {
     #[error("no gateway answers on {0}; start it with `interceptor run`, or give its --run-dir")]
     NotRunning(PathBuf),
     /// Not our socket.
-    #[error("{0} may not be used by this user; run the command as root")]
+    #[error(
+        "{0} may not be used by this user; run the command as root, or let the gateway's --admin-group \
+         be a group of yours"
+    )]
     Forbidden(PathBuf),
     /// The talk failed.
     #[error("the gateway on {path}: {source}; see its log")]
@@ -93,8 +96,12 @@ impl Client {
     /// # Errors
     /// If the gateway refuses or cannot be understood.
     pub fn call(&mut self, request: &AdminRequest) -> Result<Value, ClientError> {
-        self.send(request)?;
-        match self.receive()? {
+        let answer = match self.send(request) {
+            Ok(()) => self.receive(),
+            // A gateway that hangs up before it is asked has said why.
+            Err(error) => self.receive().map_err(|_| error),
+        };
+        match answer? {
             Answer::Ok(value) => Ok(value),
             other => Err(unexpected(other)),
         }

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::protocol::{Killing, SessionRow};
-use super::server::{AdminContext, check_reason};
+use super::resolve::check_reason;
+use super::server::AdminContext;
 use crate::audit::json::now_unix_ns;
 
 /// Records who ends which session, then ends it. If the log cannot take it, the session goes on.

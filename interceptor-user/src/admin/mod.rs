@@ -5,14 +5,18 @@
 
 pub mod client;
 mod kill;
+mod peer;
 pub mod place;
 pub mod protocol;
+mod resolve;
 pub mod server;
+mod socket;
 
 pub use client::{Client, ClientError};
 pub use place::Place;
 pub use protocol::{AdminRequest, Killing, SessionRow};
-pub use server::{AdminContext, AdminError, Socket, UpgradeRequest, serve, serve_on};
+pub use server::{AdminContext, UpgradeRequest, serve, serve_on};
+pub use socket::{AdminError, Socket, SocketGroup};
 
 /// The socket's name in the run directory.
 pub const SOCKET: &str = "admin.sock";

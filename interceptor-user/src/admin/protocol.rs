@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::approval::Request;
+use crate::approval::{Waiting, approvals};
 use crate::audit::json::{self, time};
 
 /// The longest request, in bytes.
@@ -125,8 +125,9 @@ impl Killing {
 }
 
 /// A request with all that the approver should see.
-pub(super) fn whole(request: &Request) -> Value {
-    let mut value = summary(request);
+pub(super) fn whole(waiting: &Waiting) -> Value {
+    let mut value = summary(waiting);
+    let request = &waiting.request;
     if let Value::Object(object) = &mut value {
         object.insert("text".into(), request.text.as_str().into());
         object.insert("parameters".into(), request.parameters.as_slice().into());
@@ -134,12 +135,45 @@ pub(super) fn whole(request: &Request) -> Value {
         object.insert("reads".into(), request.reads.as_slice().into());
         object.insert("writes".into(), request.writes.as_slice().into());
         object.insert("reason".into(), request.reason.as_str().into());
+        object.insert("approvals".into(), votes(waiting));
+        object.insert("groups".into(), groups(waiting));
+        let requester = request.plan.requester_may_approve;
+        object.insert("requester_may_approve".into(), requester.into());
     }
     value
 }
 
+/// The approvals so far.
+fn votes(waiting: &Waiting) -> Value {
+    let shown = waiting.votes.iter().map(|vote| {
+        json!({
+            "by": vote.by.to_string(),
+            "uid": vote.by.user.uid,
+            "reason": vote.reason,
+            "time": time(vote.time_unix_ns),
+        })
+    });
+    shown.collect()
+}
+
+/// Whose approvals it needs, and how many of them it has.
+fn groups(waiting: &Waiting) -> Value {
+    let requirements = waiting.request.plan.requirements.iter();
+    let shown = requirements.map(|requirement| {
+        json!({
+            "name": &*requirement.group.name,
+            "quorum": requirement.quorum,
+            "approvals": approvals(requirement, &waiting.votes),
+            "users": requirement.group.users,
+            "uids": requirement.group.uids,
+        })
+    });
+    shown.collect()
+}
+
 /// A request in a list.
-pub(super) fn summary(request: &Request) -> Value {
+pub(super) fn summary(waiting: &Waiting) -> Value {
+    let request = &waiting.request;
     let process = request.subject.process.as_ref();
     let process = process.map(|process| json::process(&process.into()));
     json!({
@@ -150,9 +184,12 @@ pub(super) fn summary(request: &Request) -> Value {
         "client": request.subject.client.to_string(),
         "process": process,
         "user": request.subject.user,
+        "person": request.person.as_deref(),
         "database": request.subject.database,
         "target": request.target,
         "rule": request.rule,
+        "required": request.plan.required(),
+        "missing": waiting.missing(),
         "text": shortened(&request.text),
     })
 }

@@ -1,29 +1,27 @@
 //! The gateway's end of the administration socket.
 //!
-//! It owns who is let in and that every decision of a person is in the log before it takes effect.
+//! It owns the talk, and that every decision of a person is in the log before it takes effect.
 
 use std::io;
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
-};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use interceptor_core::audit::event::{Administration, Event, Kind};
-use nix::unistd::{Uid, User};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::kill::kill;
-use super::place::Place;
+use super::peer::Peer;
 use super::protocol::{self, AdminRequest, Answer, Killing, REQUEST_BYTES_MAX, SessionRow};
+use super::resolve::resolve;
+use super::socket::{AdminError, Socket};
 use crate::approval::Approvals;
 use crate::audit::store::Reader;
 use crate::audit::{Recorder, StoreError, json};
@@ -31,14 +29,14 @@ use crate::audit::{Recorder, StoreError, json};
 /// The most connections at the same time; more wait.
 const CONNECTIONS_MAX: usize = 64;
 
+/// The most of them that are not root's; more are refused.
+const GUESTS_MAX: usize = 32;
+
 /// How long a connection may be silent between requests.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// How long a client may take to read a part of an answer.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// The longest reason for a decision, in bytes.
-const REASON_BYTES_MAX: usize = 4096;
 
 /// Records read from the log at a time, and their bytes.
 const READ_RECORDS_MAX: usize = 512;
@@ -64,32 +62,6 @@ pub struct AdminContext {
 /// Somebody wants the gateway replaced; the answer says by which process, or why not.
 pub type UpgradeRequest = oneshot::Sender<Result<Value, String>>;
 
-/// Why the socket cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// Another gateway answers on it.
-    #[error("another gateway serves {0}; stop it, or give another --run-dir")]
-    AlreadyServed(PathBuf),
-    /// Something else is in its place.
-    #[error("{0} is in the way and no socket; remove it, or give another --run-dir")]
-    NotASocket(PathBuf),
-    /// Others could replace the socket.
-    #[error(
-        "others than its owner can write to {0}; run `chmod go-w` on it, or give another --run-dir"
-    )]
-    OpenDirectory(PathBuf),
-    /// The system refused.
-    #[error(
-        "the administration socket {path}: {source}; check that the directory can be written to"
-    )]
-    System {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
 /// Serves the socket until `shutdown` becomes true or its sender is gone. The socket's file exists
 /// while it is served.
 ///
@@ -100,7 +72,7 @@ pub async fn serve(
     context: AdminContext,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), AdminError> {
-    serve_on(Socket::bind(path)?, context, shutdown).await
+    serve_on(Socket::bind(path, None)?, context, shutdown).await
 }
 
 /// The same on a socket that listens already.
@@ -116,7 +88,7 @@ pub async fn serve_on(
         path: socket.place().path(),
         source,
     };
-    let listener = &socket.listener;
+    let guests = Arc::new(Semaphore::new(GUESTS_MAX));
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -124,16 +96,16 @@ pub async fn serve_on(
         let accepted = async {
             // A closed semaphore cannot be: it is closed nowhere.
             let permit = permit.await.map_err(io::Error::other)?;
-            Ok((permit, listener.accept().await?.0))
+            Ok((permit, socket.accept().await?))
         };
         // Cancel-safe: a permit that is dropped goes back, and accept loses no connection.
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
             accepted = accepted => {
                 let (permit, stream) = accepted.map_err(system)?;
-                let context = context.clone();
+                let (context, guests) = (context.clone(), Arc::clone(&guests));
                 connections.spawn(async move {
-                    if let Err(error) = converse(stream, &context).await {
+                    if let Err(error) = receive(stream, &context, &guests).await {
                         tracing::debug!(%error, "an administration connection ended early");
                     }
                     drop(permit);
@@ -144,105 +116,23 @@ pub async fn serve_on(
     }
 }
 
-/// The listening socket. Its file goes with it.
-pub struct Socket {
-    listener: UnixListener,
-    place: Place,
-}
-
-impl Socket {
-    /// Makes the socket where no other is.
-    ///
-    /// # Errors
-    /// If it cannot be made, or another gateway answers there.
-    pub fn bind(path: &Path) -> Result<Self, AdminError> {
-        remove_stale(path)?;
-        Self::replace(path)
+/// One connection. Those of others than root cannot take all places.
+async fn receive(stream: UnixStream, context: &AdminContext, guests: &Semaphore) -> io::Result<()> {
+    let peer = Peer::of(&stream).await?;
+    if peer.is_owner() {
+        return converse(stream, peer, context).await;
     }
-
-    /// Makes the socket in the place of another, which keeps what it has accepted.
-    ///
-    /// # Errors
-    /// If it cannot be made.
-    pub fn replace(path: &Path) -> Result<Self, AdminError> {
-        let listener = bind(path)?;
-        let place = Place::new(path);
-        Ok(Self { listener, place })
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn place(&self) -> Place {
-        self.place.clone()
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // If it is gone already, that is what was wanted.
-        let _ = std::fs::remove_file(self.place.path());
-    }
-}
-
-/// Makes the socket so that nobody but its owner can ever connect: the directory is closed to
-/// others, and the mode is set before the socket listens. It gets its name last: where the file is,
-/// somebody answers.
-fn bind(path: &Path) -> Result<UnixListener, AdminError> {
-    let system = |source| AdminError::System {
-        path: path.to_owned(),
-        source,
-    };
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(system)?;
-    if std::fs::metadata(directory).map_err(system)?.mode() & 0o022 != 0 {
-        return Err(AdminError::OpenDirectory(directory.to_owned()));
-    }
-    let unready = path.with_extension("new");
-    remove_stale(&unready)?;
-    let socket =
-        socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).map_err(system)?;
-    let address = socket2::SockAddr::unix(&unready).map_err(system)?;
-    socket.bind(&address).map_err(system)?;
-    let owner_only = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(&unready, owner_only).map_err(system)?;
-    socket.listen(128).map_err(system)?;
-    socket.set_nonblocking(true).map_err(system)?;
-    let listener = UnixListener::from_std(socket.into()).map_err(system)?;
-    std::fs::rename(&unready, path).map_err(system)?;
-    Ok(listener)
-}
-
-/// Removes a socket that a dead gateway left, and nothing else.
-fn remove_stale(path: &Path) -> Result<(), AdminError> {
-    let system = |source| AdminError::System {
-        path: path.to_owned(),
-        source,
-    };
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(system(error)),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(AdminError::NotASocket(path.to_owned()));
+    match guests.try_acquire() {
+        Ok(_place) => converse(stream, peer, context).await,
+        Err(_) => {
+            let error = format!("{GUESTS_MAX} others are connected already; try again later");
+            write(&mut stream.into_split().1, &Answer::Error(error)).await
         }
-        Ok(_) => {}
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(system)
-        }
-        Err(error) => Err(system(error)),
-        Ok(_) => Err(AdminError::AlreadyServed(path.to_owned())),
     }
 }
 
-/// One connection: requests and answers in turn, until the client hangs up.
-async fn converse(stream: UnixStream, context: &AdminContext) -> io::Result<()> {
-    let peer = stream.peer_cred()?;
-    let by = name_of(peer.uid(), peer.pid()).await;
+/// Requests and answers in turn, until the client hangs up.
+async fn converse(stream: UnixStream, peer: Peer, context: &AdminContext) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -255,8 +145,12 @@ async fn converse(stream: UnixStream, context: &AdminContext) -> io::Result<()> 
             let error = format!("a request is at most {REQUEST_BYTES_MAX} bytes long");
             return write(&mut writer, &Answer::Error(error)).await;
         }
-        let answer = match serde_json::from_slice(&line) {
-            Err(error) => Answer::Error(format!("not a request: {error}; versions may differ")),
+        let request = match serde_json::from_slice(&line) {
+            Err(error) => Err(format!("not a request: {error}; versions may differ")),
+            Ok(request) => peer.check(&request).map(|()| request),
+        };
+        let answer = match request {
+            Err(error) => Answer::Error(error),
             Ok(AdminRequest::Audit { from, last, follow }) => {
                 stream_audit(
                     &mut reader,
@@ -268,7 +162,7 @@ async fn converse(stream: UnixStream, context: &AdminContext) -> io::Result<()> 
                 )
                 .await?
             }
-            Ok(request) => match answer(request, context, &by).await {
+            Ok(request) => match answer(request, context, &peer).await {
                 Ok(value) => Answer::Ok(value),
                 Err(error) => Answer::Error(error),
             },
@@ -305,7 +199,12 @@ async fn write_bytes(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()
         .map_err(io::Error::from)?
 }
 
-async fn answer(request: AdminRequest, context: &AdminContext, by: &str) -> Result<Value, String> {
+async fn answer(
+    request: AdminRequest,
+    context: &AdminContext,
+    peer: &Peer,
+) -> Result<Value, String> {
+    let by = peer.voter.to_string();
     let to_value =
         |rows| serde_json::to_value(rows).map_err(|error: serde_json::Error| error.to_string());
     match request {
@@ -319,72 +218,23 @@ async fn answer(request: AdminRequest, context: &AdminContext, by: &str) -> Resu
         AdminRequest::Sessions => to_value((context.sessions)()),
         AdminRequest::Approvals => {
             let list = context.approvals.list();
-            Ok(list
-                .iter()
-                .map(|request| protocol::summary(request))
-                .collect())
+            Ok(list.iter().map(protocol::summary).collect())
         }
         AdminRequest::Approval { number } => context
             .approvals
             .show(number)
-            .map(|request| protocol::whole(&request))
+            .map(|waiting| protocol::whole(&waiting))
             .map_err(|error| error.to_string()),
         AdminRequest::Resolve {
             number,
             approve,
             reason,
-        } => resolve(context, by, number, approve, reason)
-            .await
-            .map(|()| Value::Null),
-        AdminRequest::Kill { id, reason } => kill(context, by, &id, reason).await,
-        AdminRequest::Upgrade => upgrade(context, by).await,
+        } => resolve(context, peer, number, approve, reason).await,
+        AdminRequest::Kill { id, reason } => kill(context, &by, &id, reason).await,
+        AdminRequest::Upgrade => upgrade(context, &by).await,
         // Answered by `converse`: it has many lines.
         AdminRequest::Audit { .. } => Err("the log comes as a stream".to_owned()),
     }
-}
-
-/// Records who decides what, then decides. If the log cannot take it, nobody decided.
-async fn resolve(
-    context: &AdminContext,
-    by: &str,
-    number: u64,
-    approve: bool,
-    reason: String,
-) -> Result<(), String> {
-    check_reason(&reason)?;
-    let request = context
-        .approvals
-        .show(number)
-        .map_err(|error| error.to_string())?;
-    let verb = if approve { "approve" } else { "deny" };
-    let event = Event {
-        time_unix_ns: json::now_unix_ns(),
-        session: request.session.as_bytes().to_vec(),
-        kind: Some(Kind::Administration(Administration {
-            by: by.to_owned(),
-            action: format!("{verb} request {number}"),
-        })),
-    };
-    context
-        .recorder
-        .append(event)
-        .await
-        .map_err(|error| error.to_string())?;
-    context
-        .approvals
-        .resolve(number, approve, by.to_owned(), reason)
-        .map_err(|error| error.to_string())
-}
-
-/// A reason ends up in the client's terminal.
-pub(super) fn check_reason(reason: &str) -> Result<(), String> {
-    if reason.len() > REASON_BYTES_MAX {
-        return Err(format!("a reason is at most {REASON_BYTES_MAX} bytes long"));
-    }
-    if reason.chars().any(char::is_control) {
-        return Err("a reason is one line without control characters".to_owned());
-    }
-    Ok(())
 }
 
 /// What a gateway says that has handed over.
@@ -498,34 +348,4 @@ fn read_lines(log: &Reader, from: u64, until: u64) -> Result<Lines, StoreError> 
         }
     }
     Ok(lines)
-}
-
-/// A user's name for the log: `root (uid 0)`, and whose login it was if that is another, so that
-/// `sudo` does not hide who approved.
-async fn name_of(uid: u32, pid: Option<i32>) -> String {
-    let look_up = move || {
-        let mut name = user_name(uid);
-        if let Some(login) = pid.and_then(login_uid).filter(|login| *login != uid) {
-            name = format!("{name}, logged in as {}", user_name(login));
-        }
-        name
-    };
-    // The look-up may ask a directory server.
-    tokio::task::spawn_blocking(look_up)
-        .await
-        .unwrap_or_else(|_| format!("uid {uid}"))
-}
-
-fn user_name(uid: u32) -> String {
-    match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => format!("{} (uid {uid})", user.name),
-        Ok(None) | Err(_) => format!("uid {uid}"),
-    }
-}
-
-/// The login user that the kernel's audit keeps for a process; `sudo` and `su` do not change it.
-fn login_uid(pid: i32) -> Option<u32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
-    // All ones means that no login was recorded.
-    text.trim().parse().ok().filter(|uid| *uid != u32::MAX)
 }

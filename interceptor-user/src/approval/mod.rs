@@ -1,9 +1,13 @@
-//! Requests that wait for a person, in memory: a hold lives no longer than its session.
+//! Requests that wait for people, in memory: a hold lives no longer than its session.
 //!
-//! It owns who wins when approver, client and clock act at once: exactly one of them. It must not
-//! know how a command is resumed, who asks over which socket, or what time it is.
+//! It owns who wins when approvers, client and clock act at once: exactly one of them. Whose approval
+//! counts is told by [`vote`]. It must not know how a command is resumed, who asks over which socket,
+//! or what time it is.
+
+mod vote;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +18,14 @@ use interceptor_core::policy::{HoldPlan, People};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+pub use vote::{HostUser, Refusal, Vote, Voter, approvals};
+
 /// The most requests that wait at the same time.
 pub const OPEN_MAX: usize = 10_000;
+
+/// The most of the approvers' names and of their reasons that an approval repeats, in bytes.
+const NAMES_BYTES_MAX: usize = 64 * 1024;
+const REASONS_BYTES_MAX: usize = 16 * 1024;
 
 /// A command that waits, as the approver sees it. Texts are masked already.
 #[derive(Clone)]
@@ -81,12 +91,83 @@ pub enum OpenError {
 /// All requests that wait. Clones share them.
 #[derive(Clone, Default)]
 pub struct Approvals {
-    open: Arc<Mutex<BTreeMap<u64, Open>>>,
+    requests: Arc<Mutex<Requests>>,
+}
+
+#[derive(Default)]
+struct Requests {
+    open: BTreeMap<u64, Open>,
+    /// Answers so far: each gets a number.
+    answers: u64,
 }
 
 struct Open {
     request: Arc<Request>,
+    votes: Vec<Arc<Vote>>,
+    /// Approvals on their way to the record, by a number of their own.
+    casting: BTreeMap<u64, Voter>,
     answer: oneshot::Sender<Resolution>,
+}
+
+/// A request that waits, with the approvals that it has.
+#[derive(Clone)]
+pub struct Waiting {
+    /// The request.
+    pub request: Arc<Request>,
+    /// In the order in which they came.
+    pub votes: Vec<Arc<Vote>>,
+}
+
+impl Waiting {
+    /// What is missing, as in `1 of dba`.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        self.request.missing(&self.votes)
+    }
+}
+
+impl Open {
+    fn waiting(&self) -> Waiting {
+        Waiting {
+            request: Arc::clone(&self.request),
+            votes: self.votes.clone(),
+        }
+    }
+}
+
+/// An answer to a request.
+pub struct Answer {
+    /// Who answers.
+    pub by: Voter,
+    /// The user whose process sent the command, if it is a local one.
+    pub requester: Option<HostUser>,
+    /// The command may go, as far as they are concerned.
+    pub approve: bool,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub time_unix_ns: u64,
+}
+
+/// An answer that will count: it is to be recorded, and then [`Self::count`]ed. While it is there, no
+/// other approval of the same person is taken. Dropping it takes it back.
+#[must_use = "dropping it takes the answer back"]
+pub struct Casting {
+    number: u64,
+    id: u64,
+    answer: Option<Answer>,
+    approvals: Approvals,
+}
+
+/// What an answer did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Counted {
+    /// Others have to approve as well.
+    Missing(Vec<String>),
+    /// It was the last one missing: the command goes.
+    Approved,
+    /// The command does not go.
+    Denied,
 }
 
 /// A request that waits: resolves to what a person decided. Dropping it withdraws the request.
@@ -104,7 +185,7 @@ impl Approvals {
     /// If too many wait already.
     pub fn open(&self, request: Request) -> Result<Held, OpenError> {
         let number = request.number;
-        let mut open = self.lock();
+        let open = &mut self.lock().open;
         if open.len() >= OPEN_MAX {
             return Err(OpenError::TooMany);
         }
@@ -116,6 +197,8 @@ impl Approvals {
             number,
             Open {
                 request: Arc::new(request),
+                votes: Vec::new(),
+                casting: BTreeMap::new(),
                 answer: sender,
             },
         );
@@ -128,61 +211,138 @@ impl Approvals {
 
     /// The requests that wait, by number.
     #[must_use]
-    pub fn list(&self) -> Vec<Arc<Request>> {
-        self.lock()
-            .values()
-            .map(|open| Arc::clone(&open.request))
-            .collect()
+    pub fn list(&self) -> Vec<Waiting> {
+        self.lock().open.values().map(Open::waiting).collect()
     }
 
     /// One request that waits.
     ///
     /// # Errors
     /// If it does not wait.
-    pub fn show(&self, number: u64) -> Result<Arc<Request>, NotOpen> {
-        self.lock()
-            .get(&number)
-            .map(|open| Arc::clone(&open.request))
-            .ok_or(NotOpen { number })
+    pub fn show(&self, number: u64) -> Result<Waiting, NotOpen> {
+        let requests = self.lock();
+        let open = requests.open.get(&number).ok_or(NotOpen { number })?;
+        Ok(open.waiting())
     }
 
-    /// Decides a request. If this succeeds, nobody else's decision on it will.
+    /// Takes an answer that counts once it is recorded. A denial needs no other: it may come from
+    /// whoever is asked, also from who approved before.
     ///
     /// # Errors
-    /// If it does not wait, or no longer.
-    pub fn resolve(
-        &self,
-        number: u64,
-        approved: bool,
-        by: String,
-        reason: String,
-    ) -> Result<(), NotOpen> {
-        // The answer is given under the lock: a request that is not in the map is either answered
-        // or withdrawn, never between.
-        let mut open = self.lock();
-        let waiting = open.remove(&number).ok_or(NotOpen { number })?;
-        let resolution = Resolution {
-            approved,
-            by,
-            reason,
-        };
-        waiting
-            .answer
-            .send(resolution)
-            .map_err(|_| NotOpen { number })
+    /// If it does not count.
+    pub fn cast(&self, number: u64, answer: Answer) -> Result<Casting, Refusal> {
+        let requests = &mut *self.lock();
+        let open = requests.open.get_mut(&number).ok_or(NotOpen { number })?;
+        open.request.check_member(&answer.by)?;
+        requests.answers += 1;
+        let id = requests.answers;
+        if answer.approve {
+            let earlier = open.votes.iter().map(|vote| &vote.by);
+            let earlier = earlier.chain(open.casting.values());
+            let requester = answer.requester.as_ref();
+            open.request
+                .check_approval(&answer.by, requester, earlier, &open.votes)?;
+            open.casting.insert(id, answer.by.clone());
+        }
+        Ok(Casting {
+            number,
+            id,
+            answer: Some(answer),
+            approvals: self.clone(),
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Open>> {
-        // Nothing in a critical section can leave the map half changed.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Requests> {
+        // Nothing in a critical section can leave the requests half changed.
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Casting {
+    /// Lets the answer count. If it ends the wait, nothing else will.
+    ///
+    /// # Errors
+    /// If the request waits no longer.
+    pub fn count(mut self) -> Result<Counted, NotOpen> {
+        let number = self.number;
+        let answer = self.answer.take().ok_or(NotOpen { number })?;
+        // The resolution is given under the lock: a request that is not in the map is either
+        // resolved or withdrawn, never between.
+        let requests = &mut *self.approvals.lock();
+        let mut entry = match requests.open.entry(number) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(_) => return Err(NotOpen { number }),
+        };
+        let open = entry.get_mut();
+        open.casting.remove(&self.id);
+        if answer.approve {
+            open.votes.push(Arc::new(Vote {
+                by: answer.by,
+                reason: answer.reason,
+                time_unix_ns: answer.time_unix_ns,
+            }));
+            let missing = open.waiting().missing();
+            if !missing.is_empty() {
+                return Ok(Counted::Missing(missing));
+            }
+            let open = entry.remove();
+            let resolution = approval(&open.votes);
+            let sent = open.answer.send(resolution);
+            return sent.map_or(Err(NotOpen { number }), |()| Ok(Counted::Approved));
+        }
+        let resolution = Resolution {
+            approved: false,
+            by: answer.by.to_string(),
+            reason: answer.reason,
+        };
+        let sent = entry.remove().answer.send(resolution);
+        sent.map_or(Err(NotOpen { number }), |()| Ok(Counted::Denied))
+    }
+}
+
+impl Drop for Casting {
+    fn drop(&mut self) {
+        if self.answer.is_some()
+            && let Some(open) = self.approvals.lock().open.get_mut(&self.number)
+        {
+            open.casting.remove(&self.id);
+        }
+    }
+}
+
+/// All who approved, and what they said. Each reason is whole in the record of its vote.
+fn approval(votes: &[Arc<Vote>]) -> Resolution {
+    let by = votes.iter().map(|vote| vote.by.to_string());
+    let reasons = votes.iter().map(|vote| vote.reason.clone());
+    Resolution {
+        approved: true,
+        by: joined(by, NAMES_BYTES_MAX),
+        reason: joined(
+            reasons.filter(|reason| !reason.is_empty()),
+            REASONS_BYTES_MAX,
+        ),
+    }
+}
+
+/// Texts in one, as far as there is room.
+fn joined(texts: impl Iterator<Item = String>, bytes_max: usize) -> String {
+    let mut all = String::new();
+    for text in texts {
+        let separator = if all.is_empty() { "" } else { "; " };
+        if all.len() + separator.len() + text.len() > bytes_max {
+            return format!("{all}{separator}…");
+        }
+        all.push_str(separator);
+        all.push_str(&text);
+    }
+    all
 }
 
 impl Held {
     /// Ends the wait, for a timeout or a cancel. `None` withdraws the request, and from then on
     /// nobody can approve it. `Some` means that a person was faster: their word counts.
     pub fn withdraw(mut self) -> Option<Resolution> {
-        self.approvals.lock().remove(&self.number);
+        self.approvals.lock().open.remove(&self.number);
         self.answer.try_recv().ok()
     }
 }
@@ -206,124 +366,9 @@ impl Future for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.approvals.lock().remove(&self.number);
+        self.approvals.lock().open.remove(&self.number);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn request(number: u64) -> Request {
-        Request {
-            number,
-            session: Uuid::nil(),
-            command: 1,
-            plan: Arc::new(HoldPlan::by_anybody(Duration::from_secs(60))),
-            person: None,
-            people: Arc::default(),
-            opened_unix_ns: 0,
-            expires_unix_ns: 0,
-            subject: Subject {
-                client: "192.0.2.1:5000".parse().unwrap(),
-                process: None,
-                user: "alice".to_owned(),
-                database: "shop".to_owned(),
-            },
-            target: "shop-db".to_owned(),
-            rule: String::new(),
-            reason: String::new(),
-            text: "DELETE FROM orders".to_owned(),
-            parameters: Vec::new(),
-            kinds: Vec::new(),
-            reads: Vec::new(),
-            writes: Vec::new(),
-        }
-    }
-
-    fn approve(approvals: &Approvals, number: u64) -> Result<(), NotOpen> {
-        approvals.resolve(number, true, "root (uid 0)".to_owned(), String::new())
-    }
-
-    #[tokio::test]
-    async fn an_approval_reaches_who_waits_and_ends_the_request() {
-        let approvals = Approvals::default();
-        let held = approvals.open(request(7)).unwrap();
-        assert_eq!(approvals.show(7).unwrap().text, "DELETE FROM orders");
-        approve(&approvals, 7).unwrap();
-        assert_eq!(approve(&approvals, 7), Err(NotOpen { number: 7 }));
-        assert!(approvals.list().is_empty());
-        let resolution = held.await;
-        assert!(resolution.approved);
-        assert_eq!(resolution.by, "root (uid 0)");
-    }
-
-    #[test]
-    fn a_dropped_request_cannot_be_approved() {
-        let approvals = Approvals::default();
-        drop(approvals.open(request(7)).unwrap());
-        assert!(approvals.list().is_empty());
-        assert_eq!(approve(&approvals, 7), Err(NotOpen { number: 7 }));
-    }
-
-    #[test]
-    fn withdrawing_after_an_answer_yields_the_answer() {
-        let approvals = Approvals::default();
-        let held = approvals.open(request(1)).unwrap();
-        assert_eq!(held.withdraw(), None);
-        let held = approvals.open(request(2)).unwrap();
-        approve(&approvals, 2).unwrap();
-        assert!(held.withdraw().unwrap().approved);
-    }
-
-    #[test]
-    fn a_number_is_open_once() {
-        let approvals = Approvals::default();
-        let held = approvals.open(request(7)).unwrap();
-        assert_eq!(
-            approvals.open(request(7)).err(),
-            Some(OpenError::NumberTaken(7))
-        );
-        // The refused second request must not have withdrawn the first.
-        approve(&approvals, 7).unwrap();
-        assert!(held.withdraw().is_some());
-    }
-
-    #[test]
-    fn the_number_of_requests_is_limited() {
-        let approvals = Approvals::default();
-        let held: Vec<Held> = (0..OPEN_MAX as u64)
-            .map(|number| approvals.open(request(number)).unwrap())
-            .collect();
-        assert_eq!(
-            approvals.open(request(u64::MAX)).err(),
-            Some(OpenError::TooMany)
-        );
-        drop(held);
-        assert!(approvals.open(request(u64::MAX)).is_ok());
-    }
-
-    // Approvers, and the session that gives up: exactly one of them wins, every time.
-    #[test]
-    fn exactly_one_wins_a_race() {
-        for number in 0..2_000 {
-            let approvals = Approvals::default();
-            let held = approvals.open(request(number)).unwrap();
-            let (approved, withdrawn) = std::thread::scope(|scope| {
-                let approvers: Vec<_> = (0..2)
-                    .map(|_| scope.spawn(|| approve(&approvals, number).is_ok()))
-                    .collect();
-                let withdrawn = held.withdraw().is_none();
-                let approved: Vec<bool> = approvers
-                    .into_iter()
-                    .map(|approver| approver.join().unwrap())
-                    .collect();
-                (approved, withdrawn)
-            });
-            let winners = approved.iter().filter(|won| **won).count() + usize::from(withdrawn);
-            assert_eq!(winners, 1, "{approved:?} {withdrawn}");
-        }
-    }
-}
+mod tests;

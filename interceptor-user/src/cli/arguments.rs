@@ -118,6 +118,9 @@ pub struct RunArgs {
     /// Directory for admin.sock, which exists while the gateway carries connections
     #[arg(long, value_name = "DIR", default_value = RUN_DIR, value_hint = ValueHint::DirPath)]
     pub run_dir: PathBuf,
+    /// Group whose members may use `interceptor approvals`, by admin.sock's mode [default: root alone]
+    #[arg(long, value_name = "GROUP", value_parser = crate::admin::SocketGroup::find)]
+    pub admin_group: Option<crate::admin::SocketGroup>,
     /// Device that clients are routed through; repeatable [default: all but lo]
     #[arg(long = "device", value_name = "DEV")]
     pub devices: Vec<String>,

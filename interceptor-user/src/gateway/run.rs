@@ -182,8 +182,8 @@ async fn serve(
     });
     let path = arguments.run_dir.join(admin::SOCKET);
     let socket = match predecessor {
-        Some(_) => admin::Socket::replace(&path)?,
-        None => admin::Socket::bind(&path)?,
+        Some(_) => admin::Socket::replace(&path, arguments.admin_group.as_ref())?,
+        None => admin::Socket::bind(&path, arguments.admin_group.as_ref())?,
     };
     admin::place::remove_dead(&arguments.run_dir);
     let place = socket.place();

@@ -6,6 +6,8 @@
     reason = "a test"
 )]
 
+mod members;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -20,7 +22,8 @@ use interceptor_core::command::Subject;
 use interceptor_core::policy::HoldPlan;
 use interceptor_user::admin::client::AuditLine;
 use interceptor_user::admin::{
-    AdminContext, AdminError, AdminRequest, Client, ClientError, SessionRow, serve,
+    AdminContext, AdminError, AdminRequest, Client, ClientError, SessionRow, Socket, SocketGroup,
+    serve, serve_on,
 };
 use interceptor_user::approval::{Approvals, Held, Request};
 use interceptor_user::audit::{Recorder, Store};
@@ -39,6 +42,11 @@ struct Gateway {
 
 impl Gateway {
     async fn start() -> Self {
+        Self::start_for(None).await
+    }
+
+    /// With a socket that a group may use.
+    async fn start_for(group: Option<SocketGroup>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (recorder, _) =
             Recorder::start(Store::open(&directory.path().join("audit")).unwrap()).unwrap();
@@ -46,7 +54,15 @@ impl Gateway {
         let (stop, stopped) = watch::channel(false);
         let context = context(&approvals, &recorder);
         let socket = directory.path().join("run/admin.sock");
-        let server = tokio::spawn(async move { serve(&socket, context, stopped).await });
+        let server = tokio::spawn(async move {
+            match group {
+                None => serve(&socket, context, stopped).await,
+                Some(group) => {
+                    let socket = Socket::bind(&socket, Some(&group))?;
+                    serve_on(socket, context, stopped).await
+                }
+            }
+        });
         let gateway = Self {
             directory,
             approvals,
@@ -74,6 +90,14 @@ impl Gateway {
 
     fn hold(&self, number: u64) -> Held {
         self.approvals.open(request(number)).unwrap()
+    }
+
+    fn events(&self) -> Vec<Kind> {
+        let log = self.recorder.reader().unwrap();
+        let event = |bytes: &[u8]| Record::decode(bytes).unwrap().event().unwrap();
+        log.records_from(1)
+            .filter_map(|stored| event(&stored.unwrap().bytes).kind)
+            .collect()
     }
 
     async fn record(&self, detail: &str) {
