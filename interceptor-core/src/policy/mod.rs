@@ -22,6 +22,7 @@ mod read;
 mod rule_document;
 mod target_document;
 mod view;
+mod view_session;
 mod yaml;
 
 use alloc::string::String;

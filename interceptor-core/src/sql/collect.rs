@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::columns::Columns;
 use super::walk::{Step, Visitor};
 use crate::command::Relation;
 
@@ -54,6 +55,8 @@ pub(super) struct Collector {
     pub(super) unfiltered: bool,
     /// A FROM clause has more in it than plain relations without renamed columns.
     pub(super) derived_from: bool,
+    /// Columns read and set.
+    pub(super) columns: Columns,
     copy_reads: bool,
     schema: Option<Box<str>>,
     name: Box<str>,
@@ -61,6 +64,10 @@ pub(super) struct Collector {
     functions_open: Vec<String>,
     /// The parts of the column's name that is being read.
     column: Vec<Box<str>>,
+    /// It ends in a `*`.
+    column_star: bool,
+    /// The relation at hand gives its columns other names.
+    renames: bool,
     filters_open: Vec<bool>,
 }
 
@@ -132,6 +139,11 @@ impl Collector {
             READ_FIELDS.contains(&(step.node, step.field))
                 || (self.copy_reads && (step.node, step.field) == ("CopyStmt", "relation"))
         });
+        self.columns
+            .relation(path, &relation, self.alias.as_deref());
+        if core::mem::take(&mut self.renames) {
+            self.columns.renamed(Some(&relation));
+        }
         self.row_names.push(relation.name.clone());
         self.qualifiers
             .push((relation.name.clone(), relation.name.clone()));
@@ -150,6 +162,7 @@ impl Collector {
 
     fn column_ends(&mut self, path: &[Step]) {
         let mut parts = core::mem::take(&mut self.column);
+        self.columns.reference(&parts, self.column_star);
         let Some(column) = parts.pop().filter(|_| !self.counted()) else {
             return;
         };
@@ -178,8 +191,19 @@ impl Collector {
 
     /// A name for a row of one of the relations, whichever.
     fn any_row(&mut self, name: &str) {
+        self.columns.any_row(name);
         self.row_names.push(name.into());
         self.qualifiers.push((name.into(), "".into()));
+    }
+
+    /// An alias gives columns other names: of a relation, or of whatever a join joins. What is derived
+    /// names its own where it is derived.
+    fn renamed(&mut self, before: &[Step]) {
+        match before.iter().rev().nth(1).map(|step| step.node) {
+            Some("RangeVar") => self.renames = true,
+            Some("JoinExpr") => self.columns.renamed(None),
+            _ => {}
+        }
     }
 
     fn kind(&mut self, kind: &'static str) {
@@ -191,15 +215,22 @@ impl Collector {
 
 impl Visitor for Collector {
     fn enter(&mut self, path: &[Step], node: &'static str) {
+        self.columns.enter(node);
         match node {
-            "RangeVar" => (self.schema, self.alias) = (None, None),
+            "RangeVar" => (self.schema, self.alias, self.renames) = (None, None, false),
             "FuncCall" => self.functions_open.push(String::new()),
-            "ColumnRef" => self.column.clear(),
+            "ColumnRef" => {
+                self.column.clear();
+                self.column_star = false;
+            }
             // RETURNING can speak of the rows before and after the change.
             "ReturningClause" => ["old", "new"].into_iter().for_each(|row| self.any_row(row)),
-            "AStar" if !self.counted() => {
-                self.references.star = true;
-                self.moved.star |= moves(path);
+            "AStar" => {
+                self.column_star = true;
+                if !self.counted() {
+                    self.references.star = true;
+                    self.moved.star |= moves(path);
+                }
             }
             "InsertStmt" => self.kind("INSERT"),
             "MergeStmt" => self.kind("MERGE"),
@@ -226,6 +257,7 @@ impl Visitor for Collector {
         let Some((last, before)) = path.split_last() else {
             return;
         };
+        self.columns.text(path, value, self.copy_reads);
         match (last.node, last.field) {
             ("RangeVar", "schemaname") if !value.is_empty() => self.schema = Some(value.into()),
             ("RangeVar", "relname") => self.name = value.into(),
@@ -254,7 +286,10 @@ impl Visitor for Collector {
                     }
                 }
                 Some(("ColumnRef", "fields")) => self.column.push(value.into()),
-                Some(("Alias", "colnames")) => self.derived_from = true,
+                Some(("Alias", "colnames")) => {
+                    self.derived_from = true;
+                    self.renamed(before);
+                }
                 _ => {}
             },
             _ => {}
@@ -270,6 +305,19 @@ impl Visitor for Collector {
         }
     }
 
+    fn flag(&mut self, path: &[Step]) {
+        if path
+            .last()
+            .is_some_and(|step| (step.node, step.field) == ("JoinExpr", "is_natural"))
+        {
+            self.columns.natural_join();
+        }
+    }
+
+    fn number(&mut self, path: &[Step], value: i32) {
+        self.columns.number(path, value);
+    }
+
     fn leave(&mut self, path: &[Step], node: &'static str) {
         match node {
             "RangeVar" => self.relation_ends(path),
@@ -280,6 +328,7 @@ impl Visitor for Collector {
             }
             _ => {}
         }
+        self.columns.leave(node, self.copy_reads);
     }
 }
 

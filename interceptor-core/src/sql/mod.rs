@@ -4,6 +4,7 @@
 //! policy, sessions or bytes on the wire. Whatever it cannot determine it says is incomplete.
 
 mod collect;
+mod columns;
 mod copy;
 mod kinds;
 mod position;
@@ -21,7 +22,7 @@ use collect::Collector;
 pub use collect::References;
 pub use copy::{CopyFormat, CopyOut, CopySource};
 
-use crate::command::Facts;
+use crate::command::{Column, Facts};
 
 /// Bytes of text that are analysed; a longer one is refused.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
@@ -306,6 +307,8 @@ fn explained(
         facts.kinds.clear();
         facts.unfiltered = false;
         facts.reads.append(&mut facts.writes);
+        let set = core::mem::take(&mut facts.columns_written);
+        absorb_columns(&mut facts.columns_read, &set);
         absorb(&mut analysis.facts, &facts);
     }
     merge_lineage(&mut analysis.lineage, body.lineage);
@@ -350,6 +353,8 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
     facts.functions.clone_from(&collector.references.functions);
     facts.reads = collector.reads;
     facts.writes = collector.writes;
+    let derived = collector.derived_from || !collector.common.is_empty();
+    (facts.columns_read, facts.columns_written) = collector.columns.finish(derived);
     let mut moved = collector.moved;
     let into = kind == "SELECT" && facts.kinds.contains(&"CREATE TABLE AS");
     if into || facts.functions.iter().any(|function| is_sink(function)) {
@@ -467,8 +472,21 @@ pub fn absorb(facts: &mut Facts, other: &Facts) {
             facts.functions.push(function.clone());
         }
     }
+    absorb_columns(&mut facts.columns_read, &other.columns_read);
+    absorb_columns(&mut facts.columns_written, &other.columns_written);
     facts.unfiltered |= other.unfiltered;
     facts.incomplete = facts.incomplete.or(other.incomplete);
+}
+
+/// Adds columns to a list in order, each once.
+pub fn absorb_columns(columns: &mut Vec<Column>, others: &[Column]) {
+    if columns.is_empty() {
+        columns.extend_from_slice(others);
+    } else if !others.is_empty() {
+        columns.extend_from_slice(others);
+        columns.sort_unstable();
+        columns.dedup();
+    }
 }
 
 /// Joins the lineage of one more statement, except for what is true of a result of its own:

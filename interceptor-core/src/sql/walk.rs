@@ -24,6 +24,10 @@ pub(super) trait Visitor {
     fn text(&mut self, path: &[Step], value: &str);
     /// An optional field that is there.
     fn present(&mut self, path: &[Step]);
+    /// A flag that is set.
+    fn flag(&mut self, path: &[Step]);
+    /// A number, or a word of an enumeration.
+    fn number(&mut self, path: &[Step], value: i32);
     /// A node ends.
     fn leave(&mut self, path: &[Step], node: &'static str);
 }
@@ -120,10 +124,21 @@ impl<'a, 'v, V: Visitor> ser::Serializer for &'a mut Walker<'v, V> {
     type SerializeMap = ser::Impossible<(), WalkError>;
     type SerializeStructVariant = ser::Impossible<(), WalkError>;
 
-    nothing!(serialize_bool: bool, serialize_i8: i8, serialize_i16: i16, serialize_i32: i32,
-        serialize_i64: i64, serialize_u8: u8, serialize_u16: u16, serialize_u32: u32,
+    nothing!(serialize_i8: i8, serialize_i16: i16, serialize_i64: i64, serialize_u8: u8, serialize_u16: u16, serialize_u32: u32,
         serialize_u64: u64, serialize_f32: f32, serialize_f64: f64, serialize_char: char,
         serialize_bytes: &[u8], serialize_unit_struct: &'static str);
+
+    fn serialize_bool(self, value: bool) -> Result<(), WalkError> {
+        if value {
+            self.visitor.flag(&self.path);
+        }
+        Ok(())
+    }
+
+    fn serialize_i32(self, value: i32) -> Result<(), WalkError> {
+        self.visitor.number(&self.path, value);
+        Ok(())
+    }
 
     fn serialize_str(self, value: &str) -> Result<(), WalkError> {
         self.visitor.text(&self.path, value);

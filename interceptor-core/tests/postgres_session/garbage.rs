@@ -168,7 +168,7 @@ fn a_slow_peer_stops_the_other() {
     let mut fed = 0;
     while pair.session.wants_server() {
         pair.session.server_in().extend_from_slice(&one);
-        pair.session.advance(0);
+        pair.session.advance(pair.now());
         fed += one.len();
         assert!(fed < 2 << 20, "the server is read on and on");
     }
@@ -181,7 +181,7 @@ fn a_slow_peer_stops_the_other() {
     let mut fed = 0;
     while pair.session.wants_client() {
         pair.session.client_in().extend_from_slice(&one);
-        pair.session.advance(0);
+        pair.session.advance(pair.now());
         fed += one.len();
         assert!(fed < 2 << 20, "the client is read on and on");
     }
@@ -190,7 +190,7 @@ fn a_slow_peer_stops_the_other() {
     pair.session
         .server_in()
         .extend_from_slice(&[error("22P04", "bad"), ready(b'I')].concat());
-    pair.session.advance(0);
+    pair.session.advance(pair.now());
     assert_eq!(kinds(pair.session.to_client()), "EZ");
 }
 

@@ -1,15 +1,17 @@
 //! Two scripted peers around one session. Every action of the machine is answered at once, except
 //! where a test withholds the answer.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use interceptor_core::audit::event::Kind;
 use interceptor_core::command::{Resolution, Subject};
 use interceptor_core::mask::HashKey;
-use interceptor_core::policy::{self, Snapshot, Source};
+use interceptor_core::policy::{self, Rate, Snapshot, Source};
 use interceptor_core::session::postgres::catalog::{Catalog, CatalogColumn, CatalogRelation};
 use interceptor_core::session::postgres::{Action, Session, Ticket};
+use interceptor_core::session::{Now, Rates};
 
 use crate::text::*;
 
@@ -90,6 +92,7 @@ pub(crate) fn relation(oid: u32, schema: &str, name: &str, columns: &[&str]) -> 
         columns: columns.collect(),
         view: None,
         parents: Vec::new(),
+        rows: None,
     }
 }
 
@@ -126,6 +129,22 @@ const FUNCTIONS: &[&str] = &[
     "string_agg",
 ];
 
+/// When every test begins: 2026-11-20 at midnight, UTC.
+pub(crate) const MIDNIGHT_UNIX_NS: u64 = 1_795_132_800_000_000_000;
+
+/// Counts as the limit says, over the whole test.
+#[derive(Default)]
+struct Counting(Mutex<BTreeMap<(String, String), u32>>);
+
+impl Rates for Counting {
+    fn admit(&self, rule: &str, who: &str, rate: Rate, _: u64) -> bool {
+        let mut counts = self.0.lock().unwrap();
+        let count = counts.entry((rule.into(), who.into())).or_default();
+        *count += 1;
+        *count <= rate.count
+    }
+}
+
 /// A session between two scripts.
 pub(crate) struct Pair {
     pub(crate) session: Session,
@@ -139,6 +158,8 @@ pub(crate) struct Pair {
     /// Tickets that are not confirmed, while [`Self::withhold`].
     pub(crate) tickets: Vec<Ticket>,
     pub(crate) withhold: bool,
+    /// Nobody says that the target was told to stop.
+    pub(crate) withhold_interrupt: bool,
     pub(crate) relations: Vec<CatalogRelation>,
     generation: u64,
     requests: u64,
@@ -156,13 +177,20 @@ impl Pair {
             database: String::new(),
         };
         Self {
-            session: Session::new(subject, policy, target, 0),
+            session: Session::new(
+                subject,
+                policy,
+                target,
+                Arc::new(Counting::default()),
+                Now::default(),
+            ),
             now_ns: 0,
             to_client: Vec::new(),
             to_server: Vec::new(),
             log: Vec::new(),
             tickets: Vec::new(),
             withhold: false,
+            withhold_interrupt: false,
             relations: relations(),
             generation: 0,
             requests: 0,
@@ -204,10 +232,18 @@ impl Pair {
         self.server(&replies.concat());
     }
 
+    /// The time of both clocks.
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            monotonic_ns: self.now_ns,
+            unix_ns: MIDNIGHT_UNIX_NS + self.now_ns,
+        }
+    }
+
     /// Lets the machine work until nothing moves.
     pub(crate) fn pump(&mut self) {
         loop {
-            self.session.advance(self.now_ns);
+            self.session.advance(self.now());
             let mut moved = false;
             while let Some(action) = self.session.poll_action() {
                 moved = true;
@@ -245,6 +281,12 @@ impl Pair {
             Action::Register(_) => self.log.push("register".into()),
             Action::Cancel(_) => self.log.push("cancel another".into()),
             Action::ForwardCancel(_) => self.log.push("forward the cancel".into()),
+            Action::Interrupt(_) => {
+                self.log.push("interrupt".into());
+                if !self.withhold_interrupt {
+                    self.session.handle_interrupted();
+                }
+            }
             Action::ReadCatalog { .. } => {
                 let functions = FUNCTIONS.iter().map(|name| (*name).into()).collect();
                 let catalog = Catalog::new(self.relations.clone(), functions);

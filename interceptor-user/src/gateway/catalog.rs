@@ -177,7 +177,10 @@ const SHORT_LOCK: &str = "SET lock_timeout = '20ms'";
 
 /// User relations, and the system's that hold values of user columns.
 const RELATIONS: &str = "
-    SELECT c.oid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.attgenerated <> ''
+    SELECT c.oid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.attgenerated <> '',
+           -- What a partitioned table holds is in its partitions; a view holds nothing itself.
+           CASE WHEN c.relkind = 'p' THEN 0
+                WHEN c.relkind <> 'v' AND c.reltuples >= 0 THEN c.reltuples::pg_catalog.int8 END
       FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -251,6 +254,9 @@ async fn query(client: &Client) -> Result<Catalog, CatalogError> {
                 columns: Vec::new(),
                 view: None,
                 parents: Vec::new(),
+                rows: row
+                    .try_get::<_, Option<i64>>(7)?
+                    .and_then(|rows| rows.try_into().ok()),
             });
         }
         if let (Some(relation), Some(attribute)) =

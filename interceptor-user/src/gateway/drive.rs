@@ -57,6 +57,7 @@ const KILLED_WAIT_MAX: Duration = Duration::from_millis(250);
 const LINGER_BYTES_MAX: u64 = 1 << 20;
 
 type Reading = Pin<Box<dyn Future<Output = Result<(Arc<Catalog>, u64), CatalogError>> + Send>>;
+type Interrupting = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
 /// A session with everything around it.
@@ -76,6 +77,7 @@ struct Driver {
     reading: Option<Reading>,
     opening: Option<Opening>,
     held: Option<Held>,
+    interrupting: Option<Interrupting>,
     shown: (&'static str, u64),
     /// Somebody ended it: nobody is waited for.
     killed: bool,
@@ -104,6 +106,7 @@ enum Woken {
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
     HoldRecorded(Result<u64, AuditError>),
     Resolved(Resolution),
+    Interrupted,
     Control(Control),
     Stage,
 }
@@ -134,7 +137,14 @@ pub(super) async fn drive(
     // policy and target from it, together.
     let policy = shared.policy.clone();
     let current = Arc::clone(&policy.borrow());
-    let session = Session::new(arrival.subject, current, arrival.target, shared.now_ns());
+    let rates = Arc::clone(&shared.rates);
+    let session = Session::new(
+        arrival.subject,
+        current,
+        arrival.target,
+        rates,
+        shared.now(),
+    );
     let mut driver = Driver {
         session,
         policy,
@@ -151,6 +161,7 @@ pub(super) async fn drive(
         reading: None,
         opening: None,
         held: None,
+        interrupting: None,
         shown: ("starting", 0),
         killed: false,
     };
@@ -189,7 +200,7 @@ impl Driver {
             let policy = Arc::clone(&self.policy.borrow_and_update());
             self.session.set_policy(policy);
         }
-        self.session.advance(self.shared.now_ns());
+        self.session.advance(self.shared.now());
         self.act();
         moved |= self.write_server() | self.write_client();
         self.show();
@@ -223,7 +234,7 @@ impl Driver {
             Ok(None) => false,
             Ok(Some(0)) => {
                 // What came before the end is for the client.
-                self.session.advance(self.shared.now_ns());
+                self.session.advance(self.shared.now());
                 self.session.handle_server_closed();
                 true
             }
@@ -280,13 +291,13 @@ impl Driver {
                 Action::Register(key) => self.membership.register(self.destination, key),
                 Action::Cancel(key) => self.shared.sessions.cancel(self.destination, key),
                 Action::ReadCatalog { anew } => self.read_catalog(anew),
-                Action::CatalogChanged => {
-                    if let Some(catalog) = &self.catalog {
-                        catalog.change();
-                    }
-                }
+                // Other sessions may have read it, even if this one did not.
+                Action::CatalogChanged => self.catalog_entry().change(),
                 Action::Hold(request) => self.hold(request),
                 Action::Withdraw => (self.opening, self.held) = (None, None),
+                Action::Interrupt(key) => {
+                    self.interrupting = Some(Box::pin(upstream::interrupt(self.destination, key)));
+                }
                 Action::ForwardCancel(key) => {
                     upstream::forward_cancel(self.destination, key, self.killed)
                 }
@@ -295,6 +306,7 @@ impl Driver {
     }
 
     fn record(&mut self, kind: Kind, ticket: Option<Ticket>) {
+        super::announce(self.id, &kind);
         let event = event(self.id.as_bytes(), kind);
         match ticket {
             Some(ticket) => self
@@ -314,16 +326,17 @@ impl Driver {
             .handle_not_recorded("the record cannot be written");
     }
 
+    fn catalog_entry(&mut self) -> Arc<Entry> {
+        let (shared, destination) = (&self.shared, self.destination);
+        let database = &self.session.subject().database;
+        let entry = || shared.catalogs.entry(destination, database);
+        Arc::clone(self.catalog.get_or_insert_with(entry))
+    }
+
     fn read_catalog(&mut self, anew: bool) {
+        let (entry, destination) = (self.catalog_entry(), self.destination);
         let database = self.session.subject().database.clone();
-        let entry = self
-            .catalog
-            .get_or_insert_with(|| self.shared.catalogs.entry(self.destination, &database));
-        let (entry, target, destination) = (
-            Arc::clone(entry),
-            Arc::clone(self.session.target()),
-            self.destination,
-        );
+        let target = Arc::clone(self.session.target());
         let asked = anew.then(Instant::now);
         self.reading = Some(Box::pin(async move {
             entry
@@ -341,7 +354,8 @@ impl Driver {
             request: number,
             command: request.command,
             timeout_ms: request.timeout_ms,
-            ..events::Hold::default()
+            required: request.plan.required(),
+            stage: request.stage,
         });
         let recorded = self.shared.recorder.append(event(self.id.as_bytes(), kind));
         self.opening = Some(Opening {
@@ -397,6 +411,7 @@ impl Driver {
             reading,
             opening,
             held,
+            interrupting,
             shared,
             ..
         } = self;
@@ -418,6 +433,7 @@ impl Driver {
             result = some(reading) => Woken::Catalog(result),
             result = some(opening) => Woken::HoldRecorded(result),
             resolution = some(held) => Woken::Resolved(resolution),
+            () = some(interrupting) => Woken::Interrupted,
             control = controls.next() => Woken::Control(control),
             changed = stage.changed() => {
                 // Without a sender the gateway is gone; the stage keeps its last value.
@@ -453,7 +469,7 @@ impl Driver {
                 match result {
                     Ok((catalog, generation)) => self.session.handle_catalog(catalog, generation),
                     Err(error) => {
-                        tracing::error!(target = %self.session.target().name, %error, "the catalogue cannot be read: a session ends");
+                        tracing::error!(target = %self.session.target().name, %error, "the catalogue cannot be read");
                         self.session.handle_no_catalog(&error.to_string());
                     }
                 }
@@ -466,6 +482,10 @@ impl Driver {
             Woken::Resolved(answer) => {
                 self.held = None;
                 self.session.handle_resolution(&answer);
+            }
+            Woken::Interrupted => {
+                self.interrupting = None;
+                self.session.handle_interrupted();
             }
             Woken::Control(Control::Cancel) => self.session.handle_cancel(),
             Woken::Control(Control::Kill(killing)) => {

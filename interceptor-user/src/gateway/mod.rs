@@ -14,6 +14,7 @@ mod ending;
 mod handover;
 mod in_use;
 mod pass;
+mod rates;
 mod run;
 mod sessions;
 mod targets;
@@ -28,7 +29,9 @@ use std::time::Instant;
 
 use interceptor_core::audit::event::{Event, Kind};
 use interceptor_core::policy::Snapshot;
+use interceptor_core::session::Now;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::approval::Approvals;
 use crate::audit::{Recorder, json};
@@ -47,13 +50,18 @@ struct Shared {
     catalogs: catalog::Catalogs,
     identifier: Identifier,
     passing: pass::Passing,
+    /// What limits on rates have counted.
+    rates: Arc<rates::CountedRates>,
     /// Time zero of the monotonic times that sessions are given.
     epoch: Instant,
 }
 
 impl Shared {
-    fn now_ns(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    fn now(&self) -> Now {
+        Now {
+            monotonic_ns: u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            unix_ns: json::now_unix_ns(),
+        }
     }
 }
 
@@ -63,5 +71,20 @@ fn event(session: &[u8], kind: Kind) -> Event {
         time_unix_ns: json::now_unix_ns(),
         session: session.to_vec(),
         kind: Some(kind),
+    }
+}
+
+/// Says in the log what a rule wants somebody to know. The command itself is in the record.
+fn announce(session: Uuid, kind: &Kind) {
+    match kind {
+        Kind::Notification(note) => {
+            let (command, rule, groups) = (note.command, &note.rule, &note.groups);
+            tracing::info!(%session, command, rule, ?groups, "a rule wants somebody to know of a command");
+        }
+        Kind::LimitReached(reached) => {
+            let (command, rule, limit) = (reached.command, &reached.rule, &reached.limit);
+            tracing::info!(%session, command, rule, limit, "a command met a limit");
+        }
+        _ => {}
     }
 }

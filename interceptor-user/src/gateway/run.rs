@@ -178,6 +178,7 @@ async fn serve(
         catalogs: catalog::Catalogs::default(),
         identifier,
         passing: pass::Passing::start()?,
+        rates: Arc::default(),
         epoch: Instant::now(),
     });
     let path = arguments.run_dir.join(admin::SOCKET);

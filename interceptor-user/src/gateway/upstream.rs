@@ -69,6 +69,14 @@ pub(super) fn forward_cancel(target: SocketAddr, key: CancelKey, ends: bool) {
     });
 }
 
+/// Tells a target to stop what it does for a session that goes on. Over once the target has acted, or
+/// could not be told: a request that is still on its way could hit what comes next.
+pub(super) async fn interrupt(target: SocketAddr, key: CancelKey) {
+    if let Err(error) = send_cancel(target, &key).await {
+        tracing::warn!(%target, %error, "a target could not be told to stop a command that met a limit");
+    }
+}
+
 async fn send_cancel(target: SocketAddr, key: &CancelKey) -> io::Result<()> {
     let mut stream = connect(target, None).await?;
     stream.write_all(&encode_cancel(key)).await?;

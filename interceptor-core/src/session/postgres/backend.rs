@@ -2,19 +2,17 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
-use super::catalog::{Origin, Provenance};
+use bytes::Buf as _;
+
 use super::cells::RowPlan;
 use super::copy::CopyMasker;
 use super::queue::{Expected, Running};
-use super::{
-    Action, BACKLOG_BYTES_MAX, Phase, SERVER_MESSAGE_BYTES_MAX, Session, frontend, replies,
-};
+use super::{Action, BACKLOG_BYTES_MAX, Phase, SERVER_MESSAGE_BYTES_MAX, Session, replies, submit};
 use crate::audit::event::{self, Kind};
-use crate::mask::Method;
+use crate::mask::Masks;
 use crate::wire::DecodeError;
-use crate::wire::postgres::backend::{self, Column, TransactionStatus, kind};
+use crate::wire::postgres::backend::{self, TransactionStatus, kind};
 use crate::wire::postgres::encode::{self, ErrorText, Severity};
 use crate::wire::postgres::frame::{self, FrameError, HEADER_BYTES, Header};
 
@@ -29,6 +27,8 @@ pub(super) enum Stop {
     Violation(String),
     /// Something cannot be masked, and the session must end: what the client reads.
     Unmaskable(String),
+    /// A command met a limit, and the session must end.
+    Limit(ErrorText),
 }
 
 impl From<DecodeError> for Stop {
@@ -62,6 +62,15 @@ impl Session {
                 self.flush_notices();
                 continue;
             }
+            if self.drop_down > 0 {
+                if self.server_in.is_empty() {
+                    return;
+                }
+                let dropped = self.drop_down.min(self.server_in.len());
+                self.server_in.advance(dropped);
+                self.drop_down -= dropped;
+                continue;
+            }
             let header = match frame::header(&self.server_in) {
                 Ok(Some(header)) => header,
                 Ok(None) => return,
@@ -76,12 +85,18 @@ impl Session {
                         ErrorText::new("42501", &alloc::format!("refused by interceptor: {what}"));
                     return self.close_with(&what, false, &error);
                 }
+                Err(Stop::Limit(error)) => return self.close_with(&error.message, false, &error),
             }
         }
     }
 
     /// Takes one message, or a run of rows. `false`: more bytes are needed.
     fn reply(&mut self, header: Header) -> Result<bool, Stop> {
+        if matches!(header.kind, kind::DATA_ROW | kind::COPY_DATA) && self.is_cut() {
+            self.admits(1, header.size);
+            self.drop_down = header.size;
+            return Ok(true);
+        }
         if self.phase == Phase::Running && self.rows_pass(header.kind)? {
             return Ok(self.pass_rows(header));
         }
@@ -138,14 +153,17 @@ impl Session {
 
     /// How the rows that come now are rewritten; `None` where no mask is in force at all.
     fn row_plan(&mut self) -> Result<Option<Arc<RowPlan>>, Stop> {
-        let masks = self.target.masks.has_columns() || self.target.masks.has_patterns();
-        let plan = match self.expected.front() {
-            Some(Expected::Query(running)) => running.plan.clone(),
-            Some(Expected::Execute(running)) => self.plans.get(&running.judged.number).cloned(),
+        let (judged, plan) = match self.expected.front() {
+            Some(Expected::Query(running)) => (&running.judged, running.plan.clone()),
+            Some(Expected::Execute(running)) => {
+                let plan = self.plans.get(&running.judged.number);
+                (&running.judged, plan.cloned())
+            }
             _ => return Err(Stop::unexpected(kind::DATA_ROW)),
         };
+        let masked = judged.masks.has_columns() || judged.masks.has_patterns();
         match plan {
-            None if masks => Err(Stop::Violation(String::from(
+            None if masked => Err(Stop::Violation(String::from(
                 "rows came that were not described",
             ))),
             plan => Ok(plan),
@@ -154,20 +172,24 @@ impl Session {
 
     /// Passes all whole rows at hand in one piece, and a row that is not whole as it comes.
     fn pass_rows(&mut self, first: Header) -> bool {
+        let counted = self.is_counted();
         let mut end = 0;
         let mut rows = 0;
-        while let Some(rest) = self.server_in.get(end..)
-            && let Ok(Some(header)) = frame::header(rest)
-            && header.kind == first.kind
-        {
-            rows += 1;
-            end += header.size;
-            if end >= self.server_in.len() {
+        while end < self.server_in.len() {
+            let rest = self.server_in.get(end..).unwrap_or_default();
+            let header = match frame::header(rest) {
+                Ok(Some(header)) if header.kind == first.kind => header,
+                _ => break,
+            };
+            // Beyond a limit the rest is thrown away.
+            if counted && !self.admits(1, header.size) {
                 break;
             }
+            rows += 1;
+            end += header.size;
         }
         let passing = self.server_in.split_to(end.min(self.server_in.len()));
-        self.pass_down = end - passing.len();
+        self.pass_down = end.saturating_sub(passing.len());
         self.to_client.extend_from_slice(&passing);
         if let Some(running) = self.expected.front_mut().and_then(Expected::running) {
             running.rows += rows;
@@ -179,21 +201,11 @@ impl Session {
         let body = message.get(HEADER_BYTES..).unwrap_or_default();
         match kind {
             kind::NOTICE_RESPONSE => {
-                let evaluates = self.evaluates();
-                return Ok(replies::rewrite(
-                    kind,
-                    body,
-                    &self.target.masks,
-                    evaluates,
-                    &mut self.to_client,
-                )?);
+                return self.notice(body);
             }
             kind::NOTIFICATION_RESPONSE => {
-                return Ok(replies::notification(
-                    body,
-                    &self.target.masks,
-                    &mut self.to_client,
-                )?);
+                let masks = self.loose_masks();
+                return Ok(replies::notification(body, &masks, &mut self.to_client)?);
             }
             kind::PARAMETER_STATUS => self.parameter_status(body),
             kind::ERROR_RESPONSE => return self.error(body),
@@ -221,19 +233,28 @@ impl Session {
             },
             kind::DATA_ROW => return self.row(body),
             kind::COMMAND_COMPLETE | kind::EMPTY_QUERY_RESPONSE | kind::PORTAL_SUSPENDED => {
+                if self.ends_cut()? {
+                    self.after_copy();
+                    return Ok(());
+                }
                 self.command_end(kind, body)?
             }
             kind::COPY_IN_RESPONSE => self.copy_in(body)?,
             kind::COPY_OUT_RESPONSE => self.copy_out(body)?,
             kind::COPY_DATA => return self.copy_data(body),
+            kind::COPY_DONE if self.is_cut() => {
+                self.admits(0, 0);
+                return Ok(());
+            }
             kind::COPY_DONE => self.copy_done()?,
             kind::FUNCTION_CALL_RESPONSE => match self.expected.front_mut() {
                 Some(Expected::Query(running))
                     if running.judged.facts().kinds == ["FUNCTION CALL"] =>
                 {
-                    let masks = &self.target.masks;
-                    let masked = replies::function_result(body, masks, &mut self.to_client)?;
+                    let (masks, start) = (running.judged.masks.clone(), self.to_client.len());
+                    let masked = replies::function_result(body, &masks, &mut self.to_client)?;
                     running.masked += u64::from(masked);
+                    self.take_back_beyond_limit(0, start);
                     return Ok(());
                 }
                 _ => return Err(Stop::unexpected(kind)),
@@ -242,6 +263,41 @@ impl Session {
         }
         self.to_client.extend_from_slice(message);
         Ok(())
+    }
+
+    fn notice(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let (masks, evaluates) = (self.masks_in_force(), self.evaluates());
+        let start = self.to_client.len();
+        let kind = kind::NOTICE_RESPONSE;
+        replies::rewrite(kind, body, &masks, evaluates, &mut self.to_client)?;
+        self.take_back_beyond_limit(0, start);
+        Ok(())
+    }
+
+    /// Takes back what was just written for the client if it is beyond a limit. `false`: it was.
+    pub(super) fn take_back_beyond_limit(&mut self, rows: u64, start: usize) -> bool {
+        let bytes = self.to_client.len().saturating_sub(start);
+        let admitted = self.admits(rows, bytes);
+        if !admitted {
+            self.to_client.truncate(start);
+        }
+        admitted
+    }
+
+    /// The masks on what the server says now.
+    fn masks_in_force(&self) -> Arc<Masks> {
+        match self.expected.front() {
+            Some(
+                Expected::Query(running) | Expected::Execute(running) | Expected::Refused(running),
+            ) => running.judged.masks.clone(),
+            _ => self.loose_masks(),
+        }
+    }
+
+    /// The masks on what belongs to no command.
+    fn loose_masks(&self) -> Arc<Masks> {
+        let by_rule = self.loose_masks.clone();
+        by_rule.unwrap_or_else(|| self.target.masks.clone())
     }
 
     /// The server completed Parse, Bind or Close: the name counts from now on.
@@ -273,8 +329,8 @@ impl Session {
             _ => return Err(Stop::unexpected(kind::ROW_DESCRIPTION)),
         };
         let columns = backend::row_description(body)?;
-        let methods = self.methods(&columns, judged.lineage_of(statement), judged.facts())?;
-        let plan = Arc::new(RowPlan::new(&columns, methods, &self.target.masks));
+        let methods = self.methods(&columns, &judged, statement)?;
+        let plan = Arc::new(RowPlan::new(&columns, methods, &judged.masks));
         match self.expected.front_mut() {
             Some(Expected::Query(running)) => running.plan = Some(plan),
             _ => {
@@ -287,88 +343,29 @@ impl Session {
         Ok(false)
     }
 
-    /// The mask on each column, by where it comes from.
-    fn methods(
-        &mut self,
-        columns: &[Column],
-        lineage: &crate::sql::Lineage,
-        facts: &crate::command::Facts,
-    ) -> Result<Vec<Option<Method>>, Stop> {
-        if !self.target.masks.has_columns() {
-            return Ok(alloc::vec![None; columns.len()]);
-        }
-        let provenance = self.provenance()?;
-        let changing = self.catalog.changing.as_ref();
-        let outdated = changing.is_some_and(|changes| {
-            changes.anything || provenance.is_outdated(&changes.relations, facts)
-        });
-        let anything = changing.is_some_and(|changes| changes.anything);
-        let mut methods = Vec::with_capacity(columns.len());
-        for (index, column) in columns.iter().enumerate() {
-            let origin = match column.table_oid {
-                0 => match provenance.expression(index, lineage, facts) {
-                    Some(method) => Origin::Masked(method),
-                    None if outdated && lineage.depends(index, anything) => {
-                        Origin::Masked(Method::Full)
-                    }
-                    None => Origin::Clear,
-                },
-                // Its definition may have changed in this transaction, unseen from outside.
-                oid if changing.is_some() && provenance.is_view(oid) => {
-                    Origin::Masked(Method::Full)
-                }
-                oid => provenance.column(oid, column.attribute),
-            };
-            methods.push(match origin {
-                Origin::Clear => None,
-                Origin::Masked(method) => Some(method),
-                Origin::Unknown if self.catalog.fresh => Some(Method::Full),
-                Origin::Unknown => return Err(self.want_catalog()),
-            });
-        }
-        self.catalog.fresh = false;
-        Ok(methods)
-    }
-
-    /// What the masks say of the catalogue, if one that is new enough is there.
-    pub(super) fn provenance(&mut self) -> Result<Arc<Provenance>, Stop> {
-        match &self.catalog.provenance {
-            Some(provenance) if self.catalog.generation >= self.catalog.newest => {
-                Ok(provenance.clone())
-            }
-            _ => Err(self.want_catalog()),
-        }
-    }
-
-    pub(super) fn want_catalog(&mut self) -> Stop {
-        if !self.catalog.awaited {
-            self.catalog.awaited = true;
-            self.actions.push_back(Action::ReadCatalog { anew: true });
-        }
-        Stop::Catalog
-    }
-
     /// A row that has to be looked at.
     fn row(&mut self, body: &[u8]) -> Result<(), Stop> {
-        let target = self.target.clone();
         let plan = self.row_plan()?;
         let (Some(plan), Some(running)) =
             (plan, self.expected.front_mut().and_then(Expected::running))
         else {
             return Err(Stop::unexpected(kind::DATA_ROW));
         };
-        let start = self.to_client.len();
-        match plan.rewrite(body, &target.masks, &mut self.to_client) {
-            Ok(masked) => {
-                running.rows += 1;
-                running.masked += masked;
-                Ok(())
-            }
+        let (masks, start) = (running.judged.masks.clone(), self.to_client.len());
+        let masked = match plan.rewrite(body, &masks, &mut self.to_client) {
+            Ok(masked) => masked,
             Err(error) => {
                 self.to_client.truncate(start);
-                Err(Stop::Violation(alloc::format!("{error}")))
+                return Err(Stop::Violation(alloc::format!("{error}")));
             }
+        };
+        if self.take_back_beyond_limit(1, start)
+            && let Some(running) = self.expected.front_mut().and_then(Expected::running)
+        {
+            running.rows += 1;
+            running.masked += masked;
         }
+        Ok(())
     }
 
     /// CommandComplete and its like end one statement of a Query, or an Execute.
@@ -401,6 +398,7 @@ impl Session {
     fn ready(&mut self, body: &[u8]) -> Result<(), Stop> {
         let status = backend::ready_for_query(body)?;
         self.after_copy();
+        self.refuse_cut_end()?;
         match self.expected.pop_front() {
             Some(Expected::Query(running)) => self.finish(running),
             Some(Expected::Sync) => {}
@@ -412,8 +410,11 @@ impl Session {
         if self.settings.idle {
             self.names.end_transaction();
             self.plans.clear();
+            if self.expected.is_empty() {
+                self.loose_masks = None;
+            }
             let changing = core::mem::take(&mut self.catalog.changing);
-            if changing.is_some() && self.target.masks.has_columns() {
+            if changing.is_some() && (self.may_mask_columns() || self.needs_estimates()) {
                 self.actions.push_back(Action::CatalogChanged);
                 self.catalog.newest += 1;
             }
@@ -423,11 +424,17 @@ impl Session {
 
     fn error(&mut self, body: &[u8]) -> Result<(), Stop> {
         let code = replies::code(body);
-        let evaluates = self.evaluates();
+        let (masks, evaluates) = (self.masks_in_force(), self.evaluates());
         let refusal = match self.expected.front_mut() {
+            // Most likely that it was cancelled; the limit is why.
+            Some(Expected::Query(running) | Expected::Execute(running))
+                if running.cut.is_some() =>
+            {
+                running.cut.take().map(|cut| cut.error)
+            }
             // The error that the refused command was replaced by; any other is the server's own.
             Some(Expected::Query(running) | Expected::Refused(running))
-                if code == frontend::REFUSED_CODE =>
+                if code == submit::REFUSED_CODE =>
             {
                 running.refusal.clone()
             }
@@ -451,7 +458,7 @@ impl Session {
             None => replies::rewrite(
                 kind::ERROR_RESPONSE,
                 body,
-                &self.target.masks,
+                &masks,
                 evaluates,
                 &mut self.to_client,
             )?,
@@ -512,7 +519,7 @@ impl Session {
     }
 
     /// Writes a command's outcome down.
-    fn finish(&mut self, running: Running) {
+    pub(super) fn finish(&mut self, running: Running) {
         let (copied, copy_masked) = running.copy.as_ref().map_or((0, 0), CopyMasker::counts);
         self.record(Kind::Outcome(event::Outcome {
             command: running.judged.number,

@@ -61,6 +61,9 @@ pub struct CatalogRelation {
     pub view: Option<String>,
     /// The tables it inherits from or is a partition of.
     pub parents: Vec<u32>,
+    /// Its own rows by the server's statistics, without those of its children; `None` if they are not
+    /// known.
+    pub rows: Option<u64>,
 }
 
 /// One column of a relation.
@@ -81,6 +84,7 @@ pub struct CatalogColumn {
 pub struct Catalog {
     relations: HashMap<u32, CatalogRelation>,
     by_name: HashMap<Box<str>, Vec<u32>>,
+    children: HashMap<u32, Vec<u32>>,
     functions: HashSet<Box<str>>,
 }
 
@@ -100,13 +104,20 @@ impl Catalog {
                 .entry(relation.name.clone())
                 .or_default()
                 .push(relation.oid);
+            for parent in &relation.parents {
+                let children = catalog.children.entry(*parent).or_default();
+                children.push(relation.oid);
+            }
             catalog.relations.insert(relation.oid, relation);
         }
         catalog
     }
 
     /// Every relation that `named` can mean: without a schema, those of that name in any.
-    fn resolve<'a>(&'a self, named: &'a Relation) -> impl Iterator<Item = &'a CatalogRelation> {
+    pub(super) fn resolve<'a>(
+        &'a self,
+        named: &'a Relation,
+    ) -> impl Iterator<Item = &'a CatalogRelation> {
         let oids = self.by_name.get(&named.name).map_or(&[][..], Vec::as_slice);
         oids.iter()
             .filter_map(|oid| self.relations.get(oid))
@@ -116,6 +127,12 @@ impl Catalog {
                     .as_ref()
                     .is_none_or(|schema| *schema == relation.schema)
             })
+    }
+
+    /// The tables that inherit from one, or are its partitions.
+    pub(super) fn children(&self, oid: u32) -> impl Iterator<Item = &CatalogRelation> {
+        let oids = self.children.get(&oid).map_or(&[][..], Vec::as_slice);
+        oids.iter().filter_map(|oid| self.relations.get(oid))
     }
 }
 

@@ -9,10 +9,10 @@ use bytes::{BufMut, BytesMut};
 use super::Session;
 use super::backend::Stop;
 use super::catalog::{CopyColumn, CopyDoubt};
-use super::copy::CopyMasker;
+use super::copy::{CopyError, CopyMasker};
 use super::judge::BINARY_COPY;
 use super::queue::Expected;
-use crate::policy::Target;
+use crate::mask::Masks;
 use crate::sql::{CopyFormat, CopySource};
 use crate::wire::postgres::backend::{self, CopyResponse, kind};
 use crate::wire::postgres::encode;
@@ -60,8 +60,7 @@ impl Session {
 
     pub(super) fn copy_out(&mut self, body: &[u8]) -> Result<(), Stop> {
         let response = backend::copy_response(body)?;
-        let target = self.target.clone();
-        let masker = self.copy_masker(response, &target)?;
+        let masker = self.copy_masker(response)?;
         match self.expected.front_mut().and_then(Expected::running) {
             Some(running) if running.copies < running.judged.analysis.copies_out.len() => {
                 running.copy = masker;
@@ -73,26 +72,23 @@ impl Session {
     }
 
     /// What rewrites a COPY's rows; `None` if nothing has to be.
-    fn copy_masker(
-        &mut self,
-        response: CopyResponse,
-        target: &Target,
-    ) -> Result<Option<CopyMasker>, Stop> {
-        let (columns, patterns) = (target.masks.has_columns(), target.masks.has_patterns());
-        if !columns && !patterns {
-            return Ok(None);
-        }
+    fn copy_masker(&mut self, response: CopyResponse) -> Result<Option<CopyMasker>, Stop> {
         let Some(Expected::Query(running) | Expected::Execute(running)) = self.expected.front()
         else {
             return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
         };
         let judged = running.judged.clone();
+        let masks = &judged.masks;
+        let (columns, patterns) = (masks.has_columns(), masks.has_patterns());
+        if !columns && !patterns {
+            return Ok(None);
+        }
         let Some(copy) = judged.analysis.copies_out.get(running.copies) else {
             return Err(Stop::unexpected(kind::COPY_OUT_RESPONSE));
         };
         let mut plan = Vec::new();
         if columns {
-            let provenance = self.provenance()?;
+            let provenance = self.provenance(masks)?;
             let found = match &copy.source {
                 CopySource::Relation(relation, names) => provenance.copy_relation(relation, names),
                 CopySource::Query => {
@@ -130,7 +126,7 @@ impl Session {
                     )));
                 }
                 let format: CopyFormat = copy.format.clone();
-                Ok(Some(CopyMasker::new(format, plan, &target.masks)))
+                Ok(Some(CopyMasker::new(format, plan, masks)))
             }
         }
     }
@@ -148,43 +144,47 @@ impl Session {
     }
 
     pub(super) fn copy_data(&mut self, body: &[u8]) -> Result<(), Stop> {
-        let target = self.target.clone();
-        let Some(copy) = self
-            .expected
-            .front_mut()
-            .and_then(Expected::running)
-            .and_then(|running| running.copy.as_mut())
-        else {
-            return Err(Stop::unexpected(kind::COPY_DATA));
-        };
         let mut rows = Vec::with_capacity(body.len());
-        copy.push(body, &target.masks, &mut rows)
-            .map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
-        self.put_copy_data(&rows);
+        let count = self.copied(|copy, masks| copy.push(body, masks, &mut rows))?;
+        self.put_copy_data(&rows, count);
         Ok(())
     }
 
     pub(super) fn copy_done(&mut self) -> Result<(), Stop> {
-        let target = self.target.clone();
-        let Some(running) = self.expected.front_mut().and_then(Expected::running) else {
-            return Err(Stop::unexpected(kind::COPY_DONE));
-        };
         let mut rows = Vec::new();
-        if let Some(copy) = &mut running.copy {
-            copy.finish(&target.masks, &mut rows)
-                .map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
-        }
-        self.put_copy_data(&rows);
+        let count = self.copied(|copy, masks| copy.finish(masks, &mut rows))?;
+        self.put_copy_data(&rows, count);
         Ok(())
     }
 
-    fn put_copy_data(&mut self, rows: &[u8]) {
-        if !rows.is_empty() {
-            encode::message(
-                &mut self.to_client,
-                kind::COPY_DATA,
-                |out: &mut BytesMut| out.put_slice(rows),
-            );
+    /// Works on the stream of the COPY that runs, if its rows are rewritten at all; gives how many
+    /// rows came out of it.
+    fn copied(
+        &mut self,
+        work: impl FnOnce(&mut CopyMasker, &Masks) -> Result<(), CopyError>,
+    ) -> Result<u64, Stop> {
+        let Some(running) = self.expected.front_mut().and_then(Expected::running) else {
+            return Err(Stop::unexpected(kind::COPY_DONE));
+        };
+        let masks = running.judged.masks.clone();
+        let Some(copy) = &mut running.copy else {
+            return Ok(0);
+        };
+        let (before, _) = copy.counts();
+        work(copy, &masks).map_err(|error| Stop::Violation(alloc::format!("{error}")))?;
+        Ok(copy.counts().0 - before)
+    }
+
+    fn put_copy_data(&mut self, rows: &[u8], count: u64) {
+        if rows.is_empty() {
+            return;
         }
+        let start = self.to_client.len();
+        encode::message(
+            &mut self.to_client,
+            kind::COPY_DATA,
+            |out: &mut BytesMut| out.put_slice(rows),
+        );
+        self.take_back_beyond_limit(count, start);
     }
 }

@@ -6,46 +6,17 @@ use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes};
 
-use super::judge::{self, Judged, Readable};
+use super::judge::{Judged, Readable};
 use super::names::{Found, NAME_BYTES_MAX, Statement};
 use super::queue::{Expected, Running};
+use super::submit::Form;
 use super::{BACKLOG_BYTES_MAX, CLIENT_MESSAGE_BYTES_MAX, EXPECTED_MAX, Phase, Session};
-use crate::audit::event::Kind;
 use crate::command::Facts;
-use crate::policy::Outcome;
 use crate::sql::Analysis;
 use crate::wire::DecodeError;
 use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::frame::{self, FrameError, Header};
 use crate::wire::postgres::frontend::{self, Object, kind};
-
-/// Goes upstream in place of a refused command: certain to fail before it does anything, in any
-/// state of a transaction, so that the server itself aborts the transaction or skips to Sync.
-const REFUSED_TEXT: &str = "refused_by_interceptor";
-/// Relations changed in one transaction that are told apart.
-const CHANGES_MAX: usize = 1_000;
-
-/// What the server answers to [`REFUSED_TEXT`]: syntax_error.
-pub(super) const REFUSED_CODE: &str = "42601";
-
-/// A judged command and the very bytes that carry it.
-pub(super) struct Pending {
-    message: Bytes,
-    form: Form,
-    pub(super) judged: Judged,
-    /// Its text as it may be recorded and shown.
-    pub(super) recorded: String,
-    /// Its parameters as they may be shown.
-    pub(super) parameters: Vec<String>,
-}
-
-enum Form {
-    Query,
-    /// Bind, or another message of an extended query that is refused.
-    Extended {
-        portal: Vec<u8>,
-    },
-}
 
 /// What became of a message at the front of the buffer.
 enum Taken {
@@ -74,6 +45,7 @@ impl Session {
     /// Takes one message. Returns whether it made progress.
     fn advance_message(&mut self) -> bool {
         let blocked = self.held.is_some()
+            || self.interrupting
             || self.expected.len() >= EXPECTED_MAX
             || self.to_server.len() >= BACKLOG_BYTES_MAX;
         if blocked || self.client_in.is_empty() {
@@ -193,7 +165,7 @@ impl Session {
         Ok(Taken::Done)
     }
 
-    fn pass(&mut self, message: &[u8], expected: Option<Expected>) {
+    pub(super) fn pass(&mut self, message: &[u8], expected: Option<Expected>) {
         self.to_server.extend_from_slice(message);
         self.expected.extend(expected);
     }
@@ -253,10 +225,14 @@ impl Session {
             // ReadyForQuery cannot be in the way: within an extended query the client must Sync.
             return Ok(self.unreadable(Form::Query, text));
         }
-        match self.analyze(text) {
-            Ok(analysis) => {
-                let judged = self.judge(&analysis);
-                self.submit(judged, Form::Query, text, &[text], &[], message);
+        if self.awaits_estimates() {
+            return Ok(Taken::Waits);
+        }
+        let read = self.decoded(text);
+        match read.and_then(|read| Ok((self.analyze(&read)?, read))) {
+            Ok((analysis, read)) => {
+                let judged = self.judge(&analysis, &read);
+                self.submit(judged, Form::Query, &read, &[text], &[], message);
             }
             Err(error) => self.refuse_unread(Form::Query, text, error),
         }
@@ -281,27 +257,30 @@ impl Session {
         if self.readable(parse.text) != Readable::Now {
             return Ok(self.unreadable(form, parse.text));
         }
-        let analysis = if parse.statement.len() > NAME_BYTES_MAX {
+        if self.awaits_estimates() {
+            return Ok(Taken::Waits);
+        }
+        let read = if parse.statement.len() > NAME_BYTES_MAX {
             Err(long_name())
         } else if self.names.is_full(parse.text.len()) {
             Err(too_many())
         } else {
-            self.analyze(parse.text)
+            self.decoded(parse.text)
         };
-        let analysis = match analysis {
-            Ok(analysis) => analysis,
+        let (analysis, text) = match read.and_then(|read| Ok((self.analyze(&read)?, read))) {
+            Ok(read) => read,
             Err(error) => {
                 self.refuse_unread(form, parse.text, error);
                 return Ok(Taken::Done);
             }
         };
-        let mut judged = self.decide(&analysis);
+        let mut judged = self.decide(&analysis, &text);
         if judged.decision.outcome.refuses() {
             self.number(&mut judged);
-            self.submit(judged, form, parse.text, &[parse.text], &[], Bytes::new());
+            self.submit(judged, form, &text, &[parse.text], &[], Bytes::new());
             return Ok(Taken::Done);
         }
-        let text = String::from_utf8_lossy(parse.text).into_owned();
+        let text = text.into_owned();
         self.kept.keep_statement(parse.statement, &analysis);
         self.names
             .prepare(parse.statement, Statement { text, analysis });
@@ -330,13 +309,16 @@ impl Session {
                 absent("26000", "prepared statement", bind.statement),
             ),
             Found::Known(statement) => {
-                let judged = self.judge(&statement.analysis);
-                let text = statement.text.as_bytes();
+                if self.awaits_estimates() {
+                    return Ok(Taken::Waits);
+                }
+                let text = statement.text.as_str();
+                let judged = self.judge(&statement.analysis, text);
                 self.submit(
                     judged,
                     form,
                     text,
-                    &[text, body],
+                    &[text.as_bytes(), body],
                     &bind.parameters,
                     message.clone(),
                 );
@@ -396,7 +378,7 @@ impl Session {
 
     /// Rows of a portal can be masked only if it was described; a client need not ask for that.
     fn needs_plan(&self, judged: &Arc<Judged>) -> bool {
-        let masks = &self.target.masks;
+        let masks = &judged.masks;
         let asked = |expected: &Expected| matches!(expected, Expected::Describe { portal: Some(portal), .. } if Arc::ptr_eq(portal, judged));
         (masks.has_columns() || masks.has_patterns())
             && !self.plans.contains_key(&judged.number)
@@ -416,159 +398,10 @@ impl Session {
             ..Analysis::default()
         };
         analysis.lineage.opaque = true;
-        let judged = self.judge(&Arc::new(analysis));
         let text = alloc::format!("FUNCTION CALL {oid}");
-        self.submit(judged, Form::Query, text.as_bytes(), &[body], &[], message);
+        let judged = self.judge(&Arc::new(analysis), &text);
+        self.submit(judged, Form::Query, &text, &[body], &[], message);
         Ok(())
-    }
-
-    /// Does with a judged command what its decision says. `exact` is what its digest covers.
-    fn submit(
-        &mut self,
-        judged: Judged,
-        form: Form,
-        text: &[u8],
-        exact: &[&[u8]],
-        parameters: &[frontend::Parameter<'_>],
-        message: Bytes,
-    ) {
-        let event = self.command_event(&judged, text, judge::digest(exact), parameters.len());
-        let outcome = judged.decision.outcome.clone();
-        let (recorded, parameters) = match outcome {
-            Outcome::Hold(_) => (event.text.clone(), self.shown_parameters(parameters)),
-            _ => (String::new(), Vec::new()),
-        };
-        let pending = Pending {
-            message,
-            form,
-            judged,
-            recorded,
-            parameters,
-        };
-        match outcome {
-            Outcome::Allow => {
-                self.record_before(Kind::Command(event));
-                self.release(pending);
-            }
-            Outcome::Deny | Outcome::Terminate => {
-                self.record(Kind::Command(event));
-                let error = judge::refusal(&pending.judged.decision);
-                self.refuse(pending, error);
-            }
-            Outcome::Hold(plan) => {
-                self.record(Kind::Command(event));
-                self.hold(pending, plan);
-            }
-        }
-    }
-
-    /// Lets a command go: these very bytes, once.
-    pub(super) fn release(&mut self, pending: Pending) {
-        let judged = Arc::new(pending.judged);
-        self.foresee(&judged);
-        match pending.form {
-            Form::Query => {
-                let running = Running::new(judged, self.now_ns, None);
-                self.pass(&pending.message, Some(Expected::Query(running)));
-            }
-            Form::Extended { portal } => {
-                self.kept.keep_portal(&portal, &judged);
-                self.names.bind(&portal, judged);
-                self.pass(&pending.message, Some(Expected::Bind));
-            }
-        }
-    }
-
-    /// Takes into account what a command may change when it runs, for all that comes after it.
-    fn foresee(&mut self, judged: &Judged) {
-        for forgotten in &judged.analysis.forgets {
-            self.names.forget(forgotten);
-        }
-        self.kept.keep(&judged.analysis);
-        let facts = judged.facts();
-        if judge::hides_code(facts) && self.target.masks.has_columns() {
-            self.names.doubt();
-            self.kept.doubt();
-        }
-        if changes_catalog(facts) {
-            let changes = self.catalog.changing.get_or_insert_default();
-            changes.anything |= facts.kinds.iter().any(|kind| changes_more(kind))
-                || facts.incomplete.is_some()
-                || changes.relations.len() > CHANGES_MAX;
-            if !changes.anything {
-                let names = facts.writes.iter().map(|relation| relation.name.clone());
-                changes.relations.extend(names);
-            }
-        }
-        self.settings.unsettled |= judge::may_change_reading(facts);
-    }
-
-    /// Refuses a command: the server fails in its place, the client reads `error`.
-    pub(super) fn refuse(&mut self, pending: Pending, error: ErrorText) {
-        let running = Running::new(Arc::new(pending.judged), self.now_ns, Some(error));
-        match pending.form {
-            Form::Query => {
-                encode::query(&mut self.to_server, REFUSED_TEXT);
-                self.expected.push_back(Expected::Query(running));
-            }
-            Form::Extended { .. } => {
-                encode::parse(&mut self.to_server, REFUSED_TEXT, REFUSED_TEXT);
-                self.expected.push_back(Expected::Refused(running));
-                self.discarding = true;
-            }
-        }
-    }
-
-    /// Refuses a message that could not be judged. Its text may be anything, so that only its
-    /// length and digest are recorded.
-    fn refuse_unread(&mut self, form: Form, text: &[u8], error: ErrorText) {
-        let facts = Facts {
-            kinds: alloc::vec!["OTHER"],
-            incomplete: Some("the gateway could not read it"),
-            ..Facts::default()
-        };
-        let analysis = Arc::new(Analysis {
-            facts,
-            ..Analysis::default()
-        });
-        let mut judged = self.decide(&analysis);
-        judged.decision.outcome = Outcome::Deny;
-        judged.decision.rule = None;
-        judged.decision.reason = error.message.as_str().into();
-        self.number(&mut judged);
-        let shown = alloc::format!("({} bytes that were not understood)", text.len());
-        let mut event = self.command_event(&judged, shown.as_bytes(), judge::digest(&[text]), 0);
-        // The grammar's words quote the text.
-        event.reason = alloc::format!("refused with code {}", error.code);
-        self.record(Kind::Command(event));
-        let pending = Pending {
-            message: Bytes::new(),
-            form,
-            judged,
-            recorded: String::new(),
-            parameters: Vec::new(),
-        };
-        self.refuse(pending, error);
-    }
-}
-
-fn changes_catalog(facts: &Facts) -> bool {
-    facts.incomplete.is_some()
-        || facts.kinds.iter().any(|kind| {
-            matches!(
-                kind.split(' ').next(),
-                Some("ALTER" | "CREATE" | "DROP" | "IMPORT" | "CALL" | "DO")
-            )
-        })
-}
-
-/// It changes something else than the relations that it names.
-fn changes_more(kind: &str) -> bool {
-    match kind.split_once(' ') {
-        Some(("ALTER" | "CREATE" | "DROP", object)) => {
-            !matches!(object, "TABLE" | "TABLE AS" | "VIEW" | "INDEX" | "SEQUENCE")
-        }
-        _ => matches!(kind, "IMPORT" | "CALL" | "DO"),
     }
 }
 

@@ -5,11 +5,13 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::frontend::Pending;
+use super::recorded::masked_text;
+use super::submit::Pending;
 use super::{Action, HoldRequest, Session, judge};
 use crate::audit::event::{self, Kind};
 use crate::command::Resolution;
-use crate::policy::HoldPlan;
+use crate::mask::Masks;
+use crate::policy::{Expression, HoldPlan, Input, OnTimeout};
 use crate::wire::postgres::encode::{self, ErrorText};
 
 /// Characters of a parameter that the approver is shown.
@@ -22,51 +24,53 @@ pub(super) struct Held {
     pending: Pending,
     /// The request's number, once it is open.
     request: Option<u64>,
-    timeout_ms: u64,
+    plan: Arc<HoldPlan>,
+    /// How often others were asked already.
+    stage: u32,
     pub(super) deadline_ns: u64,
 }
 
 impl Session {
-    /// Holds a command; the client is not read on until it is decided.
-    pub(super) fn hold(&mut self, pending: Pending, plan: Arc<HoldPlan>) {
-        let timeout_ms = u64::try_from(plan.timeout.as_millis()).unwrap_or(u64::MAX);
-        let facts = pending.judged.facts();
+    /// Holds a command; the client is not read on until it is decided. `stage` counts those who were
+    /// asked in vain.
+    pub(super) fn hold(&mut self, pending: Pending, plan: Arc<HoldPlan>, stage: u32) {
+        let request = self.hold_request(&pending, &plan, stage);
+        // Replies to what came before must not wait with it.
+        if !self.expected.is_empty() {
+            encode::flush(&mut self.to_server);
+        }
+        let wait_ns = request.timeout_ms.saturating_mul(1_000_000);
+        self.actions.push_back(Action::Hold(request));
+        self.held = Some(Held {
+            pending,
+            request: None,
+            plan,
+            stage,
+            deadline_ns: self.now_ns.saturating_add(wait_ns),
+        });
+    }
+
+    fn hold_request(&self, pending: &Pending, plan: &Arc<HoldPlan>, stage: u32) -> HoldRequest {
+        let (judged, facts) = (&pending.judged, pending.judged.facts());
+        let rule = judged.decision.rule.as_ref();
         let strings =
             |list: &[crate::command::Relation]| list.iter().map(ToString::to_string).collect();
-        let request = HoldRequest {
-            command: pending.judged.number,
-            rule: pending
-                .judged
-                .decision
-                .rule
-                .as_ref()
-                .map(|rule| rule.name.clone())
-                .unwrap_or_default(),
-            reason: pending.judged.decision.reason.to_string(),
+        let who = self.view.as_ref().map(|view| view.who());
+        HoldRequest {
+            command: judged.number,
+            rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
+            reason: judged.decision.reason.to_string(),
             text: pending.recorded.clone(),
             parameters: pending.parameters.clone(),
             kinds: facts.kinds.iter().map(ToString::to_string).collect(),
             reads: strings(&facts.reads),
             writes: strings(&facts.writes),
-            timeout_ms,
-            plan,
-            person: None,
+            timeout_ms: u64::try_from(plan.timeout.as_millis()).unwrap_or(u64::MAX),
+            stage,
+            plan: Arc::clone(plan),
+            person: who.and_then(|who| who.person.clone()),
             people: Arc::clone(&self.policy.people),
-        };
-        // Replies to what came before must not wait with it.
-        if !self.expected.is_empty() {
-            encode::flush(&mut self.to_server);
         }
-        self.actions.push_back(Action::Hold(request));
-        let deadline_ns = self
-            .now_ns
-            .saturating_add(timeout_ms.saturating_mul(1_000_000));
-        self.held = Some(Held {
-            pending,
-            request: None,
-            timeout_ms,
-            deadline_ns,
-        });
     }
 
     /// The request has this number; its record is on the way.
@@ -85,8 +89,13 @@ impl Session {
             .rule
             .as_ref()
             .map_or("default", |rule| rule.name.as_str());
+        let required = held.plan.required().join(", ");
+        let by = match required.as_str() {
+            "" => String::new(),
+            required => format!(" by {required}"),
+        };
         let text = format!(
-            "interceptor: request {request} waits for approval (rule \"{rule}\": {}); cancel to withdraw it",
+            "interceptor: request {request} waits for approval{by} (rule \"{rule}\": {}); cancel to withdraw it",
             decision.reason
         );
         self.notify(text);
@@ -114,7 +123,7 @@ impl Session {
             self.release(held.pending);
         } else {
             self.record(Kind::Approval(event));
-            let mut error = judge::refusal(&held.pending.judged.decision);
+            let mut error = judge::refusal(&held.pending.judged);
             let why = if resolution.reason.is_empty() {
                 String::new()
             } else {
@@ -145,23 +154,52 @@ impl Session {
         }
     }
 
+    /// The time for an answer is over: others are asked, the policy answers, or it is refused.
     pub(super) fn expire_hold(&mut self) {
-        if self
+        let Some(held) = self
             .held
             .as_ref()
-            .is_none_or(|held| self.now_ns < held.deadline_ns)
-        {
+            .filter(|held| self.now_ns >= held.deadline_ns)
+        else {
             return;
+        };
+        let (plan, next) = (Arc::clone(&held.plan), held.stage + 1);
+        match &plan.on_timeout {
+            OnTimeout::Escalate(others) => {
+                if let Some(pending) = self.end_hold("escalated") {
+                    self.hold(pending, Arc::clone(others), next);
+                }
+            }
+            OnTimeout::Automatic(expression) if self.holds_now(expression) => {
+                self.actions.push_back(Action::Withdraw);
+                if let Some(held) = self.held.take() {
+                    self.record_before(Kind::Approval(approval(&held, "automatic", "", "")));
+                    self.release(held.pending);
+                }
+            }
+            OnTimeout::Automatic(_) | OnTimeout::Deny => {
+                if let Some(pending) = self.end_hold("timed_out") {
+                    let mut error = judge::refusal(&pending.judged);
+                    let seconds = plan.timeout.as_millis().div_ceil(1_000);
+                    error.message =
+                        format!("{} (nobody answered within {seconds} s)", error.message);
+                    self.refuse(pending, error);
+                }
+            }
         }
-        let seconds = self
-            .held
-            .as_ref()
-            .map_or(0, |held| held.timeout_ms.div_ceil(1_000));
-        if let Some(pending) = self.end_hold("timed_out") {
-            let mut error = judge::refusal(&pending.judged.decision);
-            error.message = format!("{} (nobody answered within {seconds} s)", error.message);
-            self.refuse(pending, error);
-        }
+    }
+
+    /// What the policy in force says of the held command at this moment.
+    fn holds_now(&self, expression: &Expression) -> bool {
+        let (Some(held), Some(view)) = (&self.held, &self.view) else {
+            return false;
+        };
+        let input = Input {
+            facts: held.pending.judged.facts(),
+            text: &held.pending.text,
+            now_unix_ns: self.now_unix_ns,
+        };
+        view.automatic(expression, &input)
     }
 
     /// Ends the hold without an answer; the command stays with the caller.
@@ -187,33 +225,31 @@ fn approval(held: &Held, resolution: &str, by: &str, reason: &str) -> event::App
     }
 }
 
-impl Session {
-    /// Parameters as the approver may see them.
-    pub(super) fn shown_parameters(
-        &self,
-        parameters: &[crate::wire::postgres::frontend::Parameter<'_>],
-    ) -> Vec<String> {
-        parameters
-            .iter()
-            .map(|parameter| match parameter.value {
-                None => String::from("NULL"),
-                Some(value) if parameter.binary => {
-                    let shown = value.get(..PARAMETER_BYTES_MAX).unwrap_or(value);
-                    let more = if shown.len() < value.len() { "…" } else { "" };
-                    let shown = hex::encode(shown);
-                    format!("{} bytes in binary: {shown}{more}", value.len())
-                }
-                Some(value) => {
-                    let text = self.masked_text(&String::from_utf8_lossy(value));
-                    match text.char_indices().nth(PARAMETER_CHARS_MAX) {
-                        Some((end, _)) => {
-                            let (shown, rest) = text.split_at(end);
-                            format!("{shown} … ({} more bytes are not shown)", rest.len())
-                        }
-                        None => text,
+/// Parameters as the approver may see them.
+pub(super) fn shown_parameters(
+    masks: &Masks,
+    parameters: &[crate::wire::postgres::frontend::Parameter<'_>],
+) -> Vec<String> {
+    parameters
+        .iter()
+        .map(|parameter| match parameter.value {
+            None => String::from("NULL"),
+            Some(value) if parameter.binary => {
+                let shown = value.get(..PARAMETER_BYTES_MAX).unwrap_or(value);
+                let more = if shown.len() < value.len() { "…" } else { "" };
+                let shown = hex::encode(shown);
+                format!("{} bytes in binary: {shown}{more}", value.len())
+            }
+            Some(value) => {
+                let text = masked_text(masks, &String::from_utf8_lossy(value));
+                match text.char_indices().nth(PARAMETER_CHARS_MAX) {
+                    Some((end, _)) => {
+                        let (shown, rest) = text.split_at(end);
+                        format!("{shown} … ({} more bytes are not shown)", rest.len())
                     }
+                    None => text,
                 }
-            })
-            .collect()
-    }
+            }
+        })
+        .collect()
 }

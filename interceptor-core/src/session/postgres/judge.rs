@@ -1,5 +1,6 @@
 //! One decision a command: from text to [`Judged`], which later stages carry and never ask again.
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -10,16 +11,14 @@ use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::Session;
+use super::limits::{LIMIT_CODE, Used};
 use super::queue::Expected;
-use crate::audit::event;
 use crate::command::{Facts, Relation};
-use crate::mask::{Method, TextMask};
-use crate::policy::{Decision, Input, View};
+use crate::mask::{Masks, Method};
+use crate::policy::{Decision, Input};
 use crate::sql::{self, Analysis, AnalysisError, Body, CopySource, Lineage};
 use crate::wire::postgres::encode::ErrorText;
 
-/// Bytes of a command's text that are recorded; its digest covers all of it.
-const RECORDED_BYTES_MAX: usize = 64 << 10;
 /// Bodies that are kept under one name by PREPARE or DECLARE, and names kept.
 const BODIES_MAX: usize = 16;
 const NAMES_MAX: usize = 10_000;
@@ -33,6 +32,31 @@ pub(super) const BINARY_COPY: &str =
     "COPY in binary format cannot be masked: use the text or CSV format";
 const UNSEEN: &str = "it runs a prepared statement that the gateway did not see prepared";
 
+/// What a decision is made on: the analysis, or a copy of it with what the session adds.
+pub(super) struct Parts<'a> {
+    joined: Option<Box<(Facts, Lineage)>>,
+    analysis: &'a Analysis,
+}
+
+impl Parts<'_> {
+    pub(super) fn facts(&self) -> &Facts {
+        let joined = self.joined.as_ref();
+        joined.map_or(&self.analysis.facts, |joined| &joined.0)
+    }
+
+    pub(super) fn lineage(&self) -> &Lineage {
+        let joined = self.joined.as_ref();
+        joined.map_or(&self.analysis.lineage, |joined| &joined.1)
+    }
+
+    /// The facts, to be changed.
+    fn own(&mut self) -> &mut Facts {
+        let analysis = self.analysis;
+        let copy = || Box::new((analysis.facts.clone(), analysis.lineage.clone()));
+        &mut self.joined.get_or_insert_with(copy).0
+    }
+}
+
 /// A command with the decision on it.
 pub(super) struct Judged {
     /// Number within the session, from 1.
@@ -41,6 +65,12 @@ pub(super) struct Judged {
     /// Facts and lineage with those of the statements that it runs by name, where it does.
     joined: Option<Box<(Facts, Lineage)>>,
     pub(super) decision: Decision,
+    /// The masks in force for all that it shows, up to its end.
+    pub(super) masks: Arc<Masks>,
+    /// What it used up of its limits.
+    pub(super) used: Used,
+    /// The limit that it met before it began, and is refused for.
+    pub(super) reached: Option<String>,
 }
 
 impl Judged {
@@ -60,7 +90,8 @@ impl Judged {
     /// name, and nothing made it doubtful later.
     pub(super) fn lineage_of(&self, statement: usize) -> &Lineage {
         let all = self.lineage();
-        let apart = self.joined.is_none() && !self.analysis.single && !all.opaque;
+        let by_name = !self.analysis.executes.is_empty() || !self.analysis.fetches.is_empty();
+        let apart = !by_name && !self.analysis.single && !all.opaque;
         let own = self.analysis.results.get(statement);
         own.filter(|_| apart).unwrap_or(all)
     }
@@ -229,19 +260,12 @@ impl Session {
         }
     }
 
-    /// The analysis of a text, or the error that the client gets for it.
-    pub(super) fn analyze(&mut self, text: &[u8]) -> Result<Arc<Analysis>, ErrorText> {
-        let latin1;
+    /// A text as the server reads it, or the error that the client gets for it.
+    pub(super) fn decoded<'t>(&self, text: &'t [u8]) -> Result<Cow<'t, str>, ErrorText> {
         let text = match (core::str::from_utf8(text), &self.settings.encoding[..]) {
-            (_, b"LATIN1") => {
-                latin1 = text
-                    .iter()
-                    .map(|&byte| char::from(byte))
-                    .collect::<String>();
-                latin1.as_str()
-            }
-            (Ok(text), b"UTF8" | b"SQL_ASCII") => text,
-            (Ok(text), _) if text.is_ascii() => text,
+            (_, b"LATIN1") => Cow::Owned(text.iter().map(|&byte| char::from(byte)).collect()),
+            (Ok(text), b"UTF8" | b"SQL_ASCII") => Cow::Borrowed(text),
+            (Ok(text), _) if text.is_ascii() => Cow::Borrowed(text),
             _ => {
                 let message = "interceptor reads statements beyond ASCII in UTF8 and LATIN1 only: set client_encoding";
                 return Err(ErrorText::new("22021", message));
@@ -251,6 +275,11 @@ impl Session {
             let message = "interceptor reads backslashes only with standard_conforming_strings on";
             return Err(ErrorText::new("0A000", message));
         }
+        Ok(text)
+    }
+
+    /// The analysis of a text, or the error that the client gets for it.
+    pub(super) fn analyze(&mut self, text: &str) -> Result<Arc<Analysis>, ErrorText> {
         if let Some(analysis) = self.kept.analyses.get(text) {
             return Ok(analysis.clone());
         }
@@ -265,59 +294,80 @@ impl Session {
     }
 
     /// Decides, without numbering: for Parse, which runs nothing yet.
-    pub(super) fn decide(&self, analysis: &Arc<Analysis>) -> Judged {
-        let mut joined = self.joined(analysis);
-        if self.copies_masked(joined.as_deref(), analysis) {
-            let parts = joined.get_or_insert_with(|| {
-                Box::new((analysis.facts.clone(), analysis.lineage.clone()))
-            });
-            parts.0.incomplete = parts.0.incomplete.or(Some(COPIES_MASKED));
+    pub(super) fn decide(&mut self, analysis: &Arc<Analysis>, text: &str) -> Judged {
+        let mut parts = Parts {
+            joined: self.joined(analysis),
+            analysis,
+        };
+        let usual = Arc::clone(&self.target.masks);
+        let mut copies = self.copies_masked(&usual, &parts);
+        if copies {
+            parts.own().incomplete.get_or_insert(COPIES_MASKED);
         }
-        let facts = joined.as_ref().map_or(&analysis.facts, |joined| &joined.0);
-        let input = Input {
-            facts,
-            text: "",
-            now_unix_ns: 0,
-        };
-        let view = View::new(self.policy.clone(), &self.target.name, self.subject.clone());
-        let mut decision = match view {
-            Some(view) => view.decide(&input),
-            None => Decision::refusal("the target is no longer in the policy"),
-        };
-        if !decision.outcome.refuses() && self.copies_unmaskable(analysis) {
+        if self.needs_estimates() {
+            parts.own().estimated_rows = self.estimated_rows(&parts);
+        }
+        let mut decision = self.ask(parts.facts(), text);
+        // Which masks are in force is part of the decision, and what they hide is one of its facts.
+        let first = obliged_masks(&decision);
+        if let Some(masks) = &first
+            && !copies
+        {
+            copies = self.copies_masked(masks, &parts);
+            if copies {
+                parts.own().incomplete.get_or_insert(COPIES_MASKED);
+                decision = self.ask(parts.facts(), text);
+            }
+        }
+        self.oblige_as_its_cursors(&mut decision, &parts, text);
+        let masks = obliged_masks(&decision).or(first).unwrap_or(usual);
+        if !decision.outcome.refuses() && copies_unmaskable(&masks, analysis) {
             // Found out only when the server announces the stream, it would end the session.
             decision = Decision::refusal(BINARY_COPY);
         }
         Judged {
             number: 0,
             analysis: analysis.clone(),
-            joined,
+            joined: parts.joined,
             decision,
+            masks,
+            used: Used::default(),
+            reached: None,
         }
     }
 
-    /// The command copies out in the binary format what masks may be on.
-    fn copies_unmaskable(&self, analysis: &Analysis) -> bool {
-        let masks = &self.target.masks;
-        let may_mask = |source: &CopySource| match source {
-            CopySource::Relation(relation, columns) if columns.is_empty() => {
-                masks.masks_table(relation.schema.as_deref(), &relation.name)
-            }
-            CopySource::Relation(relation, columns) => columns
-                .iter()
-                .any(|column| masks.may_mask(relation.schema.as_deref(), &relation.name, column)),
-            // The lineage tells, once the server has read the query.
-            CopySource::Query => false,
+    /// Asks the policy: the only place where a session does.
+    fn ask(&self, facts: &Facts, text: &str) -> Decision {
+        let input = Input {
+            facts,
+            text,
+            now_unix_ns: self.now_unix_ns,
         };
-        let mut copies = analysis.copies_out.iter();
-        copies.any(|copy| copy.format.binary && (masks.has_patterns() || may_mask(&copy.source)))
+        match &self.view {
+            Some(view) => view.decide(&input),
+            None => Decision::refusal("the target is no longer in the policy"),
+        }
+    }
+
+    /// What a FETCH shows is bound to what the cursor's query is bound to: a rule on SELECT limits
+    /// and masks its rows, though the command is no SELECT.
+    fn oblige_as_its_cursors(&self, decision: &mut Decision, parts: &Parts<'_>, text: &str) {
+        if parts.analysis.fetches.is_empty() || decision.outcome.refuses() {
+            return;
+        }
+        let mut facts = parts.facts().clone();
+        for name in &parts.analysis.fetches {
+            for body in self.kept.cursors.of(name) {
+                sql::absorb(&mut facts, &body.facts);
+            }
+        }
+        decision.obligations = self.ask(&facts, text).obligations;
     }
 
     /// The command writes what masked columns hold to a place that no mask covers: from there it
     /// could be read at will. Names alone decide where the catalogue is not at hand.
-    fn copies_masked(&self, joined: Option<&(Facts, Lineage)>, analysis: &Analysis) -> bool {
-        let (facts, lineage) = joined.map_or((&analysis.facts, &analysis.lineage), |(f, l)| (f, l));
-        let masks = &self.target.masks;
+    fn copies_masked(&mut self, masks: &Arc<Masks>, parts: &Parts<'_>) -> bool {
+        let (facts, lineage) = (parts.facts(), parts.lineage());
         if !lineage.moves() || !masks.has_columns() {
             return false;
         }
@@ -345,17 +395,18 @@ impl Session {
                         .iter()
                         .any(|column| method(relation, column).is_some()))
         });
-        let by_catalog = || {
-            let provenance = self.catalog.provenance.as_ref();
-            provenance.is_some_and(|known| known.carried(moved, lineage, facts).is_some())
-        };
-        !stays && (by_name || by_catalog())
+        if stays || by_name {
+            return !stays;
+        }
+        let known = self.known_provenance(masks);
+        known.is_some_and(|known| known.carried(moved, lineage, facts).is_some())
     }
 
     /// Decides on a command that is about to run and gives it its number.
-    pub(super) fn judge(&mut self, analysis: &Arc<Analysis>) -> Judged {
-        let mut judged = self.decide(analysis);
+    pub(super) fn judge(&mut self, analysis: &Arc<Analysis>, text: &str) -> Judged {
+        let mut judged = self.decide(analysis, text);
         self.number(&mut judged);
+        self.keep_rates(&mut judged);
         judged
     }
 
@@ -388,6 +439,7 @@ impl Session {
                         facts.reads.push(relation.clone());
                     }
                 }
+                sql::absorb_columns(&mut facts.columns_read, &body.facts.columns_read);
                 results.push(body);
             }
         }
@@ -398,72 +450,27 @@ impl Session {
         };
         Some(Box::new((facts, lineage)))
     }
+}
 
-    /// The record of a command's intent.
-    pub(super) fn command_event(
-        &self,
-        judged: &Judged,
-        text: &[u8],
-        digest: [u8; 32],
-        parameters: usize,
-    ) -> event::Command {
-        let facts = judged.facts();
-        let rule = judged.decision.rule.as_ref();
-        event::Command {
-            number: judged.number,
-            text: self.recorded_text(&judged.analysis, text),
-            digest: digest.to_vec(),
-            parameters: u32::try_from(parameters).unwrap_or(u32::MAX),
-            kinds: facts.kinds.iter().map(ToString::to_string).collect(),
-            reads: facts.reads.iter().map(ToString::to_string).collect(),
-            writes: facts.writes.iter().map(ToString::to_string).collect(),
-            incomplete: facts.incomplete.unwrap_or_default().to_string(),
-            decision: judged.decision.outcome.word().to_string(),
-            rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
-            rule_source: rule
-                .map(|rule| format!("{}:{}", rule.file, rule.line))
-                .unwrap_or_default(),
-            reason: judged.decision.reason.to_string(),
-            policy: self.policy.hash.to_vec(),
-            ..event::Command::default()
+/// The command copies out in the binary format what masks may be on.
+fn copies_unmaskable(masks: &Masks, analysis: &Analysis) -> bool {
+    let may_mask = |source: &CopySource| match source {
+        CopySource::Relation(relation, columns) if columns.is_empty() => {
+            masks.masks_table(relation.schema.as_deref(), &relation.name)
         }
-    }
+        CopySource::Relation(relation, columns) => columns
+            .iter()
+            .any(|column| masks.may_mask(relation.schema.as_deref(), &relation.name, column)),
+        // The lineage tells, once the server has read the query.
+        CopySource::Query => false,
+    };
+    let mut copies = analysis.copies_out.iter();
+    copies.any(|copy| copy.format.binary && (masks.has_patterns() || may_mask(&copy.source)))
+}
 
-    /// The text as it may be kept: no constants where a password may be among them, no value that
-    /// a pattern hides, no text at all where it was not understood.
-    pub(super) fn recorded_text(&self, analysis: &Analysis, text: &[u8]) -> String {
-        let text = String::from_utf8_lossy(text);
-        let text = if analysis.sensitive {
-            match sql::without_constants(&text) {
-                Some(text) => text.into(),
-                None => return format!("({} bytes that may hold a credential)", text.len()),
-            }
-        } else {
-            text
-        };
-        let mut end = text.len().min(RECORDED_BYTES_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let mut shown = self.masked_text(text.get(..end).unwrap_or_default());
-        let left_out = text.len().saturating_sub(end);
-        if left_out > 0 {
-            // Who reads it must not take the start for the whole: it may end in something else.
-            shown.push_str(&format!(" … ({left_out} more bytes are not shown)"));
-        }
-        shown
-    }
-
-    /// A text with the target's pattern masks applied.
-    pub(super) fn masked_text(&self, text: &str) -> String {
-        let mut masked = Vec::new();
-        match self.target.masks.mask_text(text.as_bytes(), &mut masked) {
-            TextMask::Clean => text.to_string(),
-            TextMask::Rewritten { .. } | TextMask::Null { .. } => {
-                String::from_utf8_lossy(&masked).into_owned()
-            }
-        }
-    }
+/// The masks that a decision's rules put in force.
+fn obliged_masks(decision: &Decision) -> Option<Arc<Masks>> {
+    decision.obligations.as_ref()?.masks.clone()
 }
 
 /// SHA-256 over the exact bytes of a command: each part with its length before it.
@@ -489,7 +496,8 @@ fn analysis_error(error: AnalysisError) -> ErrorText {
 }
 
 /// The error for a refused command: which rule, and why.
-pub(super) fn refusal(decision: &Decision) -> ErrorText {
+pub(super) fn refusal(judged: &Judged) -> ErrorText {
+    let decision = &judged.decision;
     let message = match &decision.rule {
         Some(rule) => format!(
             "refused by interceptor rule \"{}\": {}",
@@ -497,5 +505,6 @@ pub(super) fn refusal(decision: &Decision) -> ErrorText {
         ),
         None => format!("refused by interceptor: {}", decision.reason),
     };
-    ErrorText::new("42501", &message)
+    let code = judged.reached.as_ref().map_or("42501", |_| LIMIT_CODE);
+    ErrorText::new(code, &message)
 }

@@ -21,12 +21,16 @@ mod ending;
 mod frontend;
 mod hold;
 mod judge;
+mod knowledge;
+mod limits;
 mod names;
 mod queue;
+mod recorded;
 mod replies;
+mod sizes;
 mod startup;
+mod submit;
 
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -37,13 +41,15 @@ use hashbrown::HashMap;
 
 use crate::audit::event::Kind;
 use crate::command::Subject;
-use crate::policy::{HoldPlan, People, Snapshot, Target};
+use crate::mask::Masks;
+use crate::policy::{HoldPlan, People, Snapshot, Target, View};
+use crate::session::{Now, Rates};
 use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::startup::CancelKey;
-use catalog::{Catalog, Provenance};
 use cells::RowPlan;
 use hold::Held;
 use judge::Statements;
+use knowledge::CatalogState;
 use names::Names;
 use queue::Expected;
 
@@ -86,6 +92,9 @@ pub enum Action {
     },
     /// This session changed the catalogue: the next generation begins.
     CatalogChanged,
+    /// Tell the target to stop what it does for this session; then [`Session::handle_interrupted`],
+    /// also if that fails.
+    Interrupt(CancelKey),
     /// Ask a person; then [`Session::handle_hold_opened`], later [`Session::handle_resolution`].
     Hold(HoldRequest),
     /// Nobody needs to answer any more.
@@ -112,6 +121,8 @@ pub struct HoldRequest {
     pub writes: Vec<String>,
     /// Milliseconds until it is refused.
     pub timeout_ms: u64,
+    /// 0 at first, then one more for each escalation.
+    pub stage: u32,
     /// Who has to approve.
     pub plan: Arc<HoldPlan>,
     /// Who asks; `None` if no identity names them for certain.
@@ -143,37 +154,17 @@ struct Gate {
     offset: u64,
 }
 
-/// What is known of the target's catalogue.
-#[derive(Default)]
-struct CatalogState {
-    provenance: Option<Arc<Provenance>>,
-    /// It is being read; what needs it waits.
-    awaited: bool,
-    /// It was read for the very message that is at hand.
-    fresh: bool,
-    /// The generation that `provenance` belongs to, and the newest known.
-    generation: u64,
-    newest: u64,
-    /// What commands of this transaction may have changed, which nobody else can see yet.
-    changing: Option<Changes>,
-}
-
-/// Changes to the catalogue in the open transaction.
-#[derive(Default)]
-struct Changes {
-    /// Names of relations that were made, altered or dropped, in whichever schema.
-    relations: Vec<Box<str>>,
-    /// Something else changed, or it cannot be told what.
-    anything: bool,
-}
-
 /// The machine.
 pub struct Session {
     subject: Subject,
     policy: Arc<Snapshot>,
     target: Arc<Target>,
+    /// What decides: the policy as it concerns this client. `None` until the client said who it is.
+    view: Option<View>,
+    rates: Arc<dyn Rates>,
     phase: Phase,
     now_ns: u64,
+    now_unix_ns: u64,
     started_ns: u64,
 
     client_in: BytesMut,
@@ -199,6 +190,13 @@ pub struct Session {
     commands: u64,
     discarding: bool,
     held: Option<Held>,
+    /// The target is being told to stop what it does; nothing more goes to it before it was told.
+    interrupting: bool,
+    /// Bytes of a server message that are thrown away: rows beyond a limit.
+    drop_down: usize,
+    /// The masks of rules that were in force in this transaction, for replies that belong to no
+    /// command of their own.
+    loose_masks: Option<Arc<Masks>>,
     /// How rows of described portals are rewritten, by the number of their command.
     plans: HashMap<u64, Arc<RowPlan>>,
     catalog: CatalogState,
@@ -212,15 +210,24 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of a client that has just connected to a target. `now_ns` is a monotonic time.
-    pub fn new(subject: Subject, policy: Arc<Snapshot>, target: Arc<Target>, now_ns: u64) -> Self {
+    /// A session of a client that has just connected to a target.
+    pub fn new(
+        subject: Subject,
+        policy: Arc<Snapshot>,
+        target: Arc<Target>,
+        rates: Arc<dyn Rates>,
+        now: Now,
+    ) -> Self {
         Self {
             subject,
             policy,
             target,
+            view: None,
+            rates,
             phase: Phase::Startup,
-            now_ns,
-            started_ns: now_ns,
+            now_ns: now.monotonic_ns,
+            now_unix_ns: now.unix_ns,
+            started_ns: now.monotonic_ns,
             client_in: BytesMut::new(),
             server_in: BytesMut::new(),
             client_wants: 0,
@@ -241,6 +248,9 @@ impl Session {
             commands: 0,
             discarding: false,
             held: None,
+            interrupting: false,
+            drop_down: 0,
+            loose_masks: None,
             plans: HashMap::new(),
             catalog: CatalogState::default(),
             notices: Vec::new(),
@@ -270,8 +280,16 @@ impl Session {
         };
         self.policy = policy;
         self.target = target;
-        // Compiled for the masks of old.
-        self.catalog.provenance = None;
+        self.forget_provenances();
+        if self.phase > Phase::Startup {
+            self.look();
+        }
+    }
+
+    /// Sees the policy with the eyes of this client, as far as it is known by now.
+    fn look(&mut self) {
+        let policy = Arc::clone(&self.policy);
+        self.view = View::new(policy, &self.target.name, self.subject.clone());
     }
 
     /// Commands judged so far.
@@ -354,13 +372,14 @@ impl Session {
         self.actions.pop_front()
     }
 
-    /// When [`Self::advance`] is to be called even if nothing happens, in the time of `now_ns`.
+    /// When [`Self::advance`] is to be called even if nothing happens, in the time of
+    /// [`Now::monotonic_ns`].
     pub fn deadline_ns(&self) -> Option<u64> {
-        match &self.held {
-            Some(held) => Some(held.deadline_ns),
-            None if self.phase < Phase::Running => Some(self.started_ns + STARTUP_NS_MAX),
-            None => None,
-        }
+        let login = self.started_ns.saturating_add(STARTUP_NS_MAX);
+        let login = (self.phase < Phase::Running).then_some(login);
+        let held = self.held.as_ref().map(|held| held.deadline_ns);
+        let stages = [login, held, self.limit_deadline_ns()];
+        stages.into_iter().flatten().min()
     }
 
     /// Over: no more is read, and the server's side can be closed.
@@ -369,9 +388,10 @@ impl Session {
     }
 
     /// Works on everything that was read, at this time.
-    pub fn advance(&mut self, now_ns: u64) {
-        self.now_ns = now_ns;
-        if self.phase < Phase::Running && now_ns >= self.started_ns + STARTUP_NS_MAX {
+    pub fn advance(&mut self, now: Now) {
+        self.now_ns = now.monotonic_ns;
+        self.now_unix_ns = now.unix_ns;
+        if self.phase < Phase::Running && self.now_ns >= self.started_ns + STARTUP_NS_MAX {
             let error = ErrorText::new("08P01", "the client took too long to start its session");
             self.close_with(
                 "the client took too long to start its session",
@@ -382,6 +402,7 @@ impl Session {
         self.expire_hold();
         // The server first: its replies free what the client's messages may wait for.
         self.advance_server();
+        self.keep_durations();
         self.advance_client();
         self.flush_notices();
         self.drain_if_idle();
@@ -418,36 +439,6 @@ impl Session {
     pub fn handle_not_recorded(&mut self, reason: &str) {
         let message = "interceptor cannot record the command, so it does not go to the target";
         self.close_with(reason, false, &ErrorText::new("58030", message));
-    }
-
-    /// The catalogue of this session's database, of this generation.
-    pub fn handle_catalog(&mut self, catalog: Arc<Catalog>, generation: u64) {
-        self.catalog.provenance = Some(Arc::new(Provenance::new(catalog, &self.target.masks)));
-        self.catalog.generation = generation;
-        self.catalog.newest = self.catalog.newest.max(generation);
-        self.catalog.awaited = false;
-        self.catalog.fresh = true;
-    }
-
-    /// The catalogue has had changes up to this generation: an older one is not used any more.
-    pub fn set_catalog_generation(&mut self, generation: u64) {
-        self.catalog.newest = self.catalog.newest.max(generation);
-    }
-
-    /// The catalogue cannot be read, so masks on columns cannot be kept.
-    pub fn handle_no_catalog(&mut self, reason: &str) {
-        let mut error = ErrorText::new(
-            "58000",
-            "interceptor cannot read the target's catalogue, which its masks need",
-        );
-        error.hint = String::from(
-            "Ask the gateway's operator to check `catalog` in the target's policy file.",
-        );
-        self.close_with(
-            &alloc::format!("the catalogue cannot be read: {reason}"),
-            false,
-            &error,
-        );
     }
 
     fn record(&mut self, kind: Kind) {

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use super::cells::RowPlan;
 use super::copy::CopyMasker;
 use super::judge::Judged;
+use super::limits::Cut;
 use crate::wire::postgres::encode::ErrorText;
 
 /// One reply, or run of replies, to come.
@@ -66,6 +67,10 @@ pub(super) struct Running {
     pub(super) statements: usize,
     /// The server waits for COPY data.
     pub(super) copying_in: bool,
+    /// Since when it is what the server works on.
+    pub(super) front_since_ns: Option<u64>,
+    /// It met a limit.
+    pub(super) cut: Option<Cut>,
 }
 
 impl Running {
@@ -83,6 +88,8 @@ impl Running {
             copies: 0,
             statements: 0,
             copying_in: false,
+            front_since_ns: None,
+            cut: None,
         }
     }
 }

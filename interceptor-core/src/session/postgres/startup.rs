@@ -89,6 +89,7 @@ impl Session {
         self.subject.user = startup.user;
         self.subject.database = startup.database;
         self.settings.application = startup.application;
+        self.look();
         if startup.replication {
             self.record_identity("0A000");
             let error = ErrorText::new(
@@ -115,16 +116,17 @@ impl Session {
             facts,
             ..Analysis::default()
         });
-        let mut judged = self.judge(&analysis);
+        let text = "SET ROLE in the startup packet";
+        let mut judged = self.judge(&analysis, text);
         let allowed = judged.decision.outcome == Outcome::Allow;
-        if !allowed {
+        if !judged.decision.outcome.refuses() && !allowed {
             judged.decision.outcome = Outcome::Deny;
         }
-        let text = b"SET ROLE in the startup packet";
-        let event = self.command_event(&judged, text, judge::digest(&[&self.startup_packet]), 0);
+        let digest = judge::digest(&[&self.startup_packet]);
+        let event = self.command_event(&judged, text, digest, 0);
         self.record_before(Kind::Command(event));
         if !allowed {
-            let error = judge::refusal(&judged.decision);
+            let error = judge::refusal(&judged);
             self.close_with("the client may not set a role", false, &error);
         }
         allowed
@@ -220,10 +222,7 @@ impl Session {
         self.phase = Phase::Preparing;
         self.settings.authenticated = true;
         self.record_identity("");
-        if self.target.masks.has_columns() {
-            self.catalog.awaited = true;
-            self.actions.push_back(Action::ReadCatalog { anew: false });
-        }
+        self.foresee_catalog();
     }
 
     /// Remembers a setting that the reading of statements depends on.
