@@ -66,7 +66,8 @@ pub enum Kind {
     /// were severed, a link that was attached anew, a device that came, the addresses of a name.
     #[prost(message, tag = "22")]
     KernelChanged(GatewayNote),
-    /// The policy in force from here on, whole: what decided can be read and asked again.
+    /// Policy files, before the first command that they decide: what decided can be read and asked
+    /// again. `PolicyLoaded` says when they are in force.
     #[prost(message, tag = "23")]
     PolicySnapshot(PolicySnapshot),
     /// A rule wants somebody to know of a command.
@@ -277,9 +278,15 @@ pub struct PolicySnapshot {
     /// Its SHA-256, as in the commands that it decided.
     #[prost(bytes = "vec", tag = "1")]
     pub hash: Vec<u8>,
-    /// Its files by name.
+    /// Its files by name. A file that does not fit goes on in the next part, under its name.
     #[prost(message, repeated, tag = "2")]
     pub files: Vec<PolicyFile>,
+    /// Which part of it this is, from 1. They follow each other, perhaps with other events between.
+    #[prost(uint32, tag = "3")]
+    pub part: u32,
+    /// How many parts there are.
+    #[prost(uint32, tag = "4")]
+    pub parts: u32,
 }
 
 /// A policy file.

@@ -91,7 +91,11 @@ fn write_kind(out: &mut String, kind: Option<&Kind>) -> fmt::Result {
         }
         Some(Kind::PolicySnapshot(snapshot)) => {
             let hash = hex::encode(&snapshot.hash);
-            write!(out, "{hash} with {} files", snapshot.files.len())
+            write!(out, "{hash} with {} files", snapshot.files.len())?;
+            match snapshot.parts {
+                0 | 1 => Ok(()),
+                parts => write!(out, ", part {} of {parts}", snapshot.part),
+            }
         }
         Some(Kind::Notification(notification)) => write!(
             out,

@@ -51,6 +51,8 @@ pub use view::{Input, View};
 
 /// The largest policy file, in bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// The most bytes in all files together: a snapshot of them goes on record.
+pub const FILES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The most documents in all files together.
 pub const DOCUMENTS_MAX: usize = 10_000;
 /// The most entries in one list of a document.

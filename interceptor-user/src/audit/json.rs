@@ -135,6 +135,8 @@ fn kind(kind: &Kind) -> Value {
         }
         Kind::PolicySnapshot(snapshot) => json!({
             "policy": hex::encode(&snapshot.hash),
+            "part": snapshot.part,
+            "parts": snapshot.parts,
             "files": snapshot.files.iter().map(|file| json!({
                 "name": file.name,
                 "text": file.text,
