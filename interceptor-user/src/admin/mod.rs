@@ -8,6 +8,7 @@ mod kill;
 mod peer;
 pub mod place;
 pub mod protocol;
+mod reload;
 mod resolve;
 pub mod server;
 mod socket;
@@ -15,7 +16,7 @@ mod socket;
 pub use client::{Client, ClientError};
 pub use place::Place;
 pub use protocol::{AdminRequest, Killing, SessionRow};
-pub use server::{AdminContext, UpgradeRequest, serve, serve_on};
+pub use server::{AdminContext, ReloadRequest, UpgradeRequest, serve, serve_on};
 pub use socket::{AdminError, Socket, SocketGroup};
 
 /// The socket's name in the run directory.

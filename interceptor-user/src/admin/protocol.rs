@@ -49,6 +49,8 @@ pub enum AdminRequest {
     },
     /// Start the binary that is installed now, and hand over to it.
     Upgrade,
+    /// Read the policy files anew, and say what came of it.
+    Reload,
     /// The log, as stored.
     Audit {
         /// The first record wanted; below 1 means 1.

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::kill::kill;
 use super::peer::Peer;
 use super::protocol::{self, AdminRequest, Answer, Killing, REQUEST_BYTES_MAX, SessionRow};
+use super::reload::reload;
 use super::resolve::resolve;
 use super::socket::{AdminError, Socket};
 use crate::approval::Approvals;
@@ -57,7 +58,12 @@ pub struct AdminContext {
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Asks the gateway to start its successor.
     pub upgrade: mpsc::Sender<UpgradeRequest>,
+    /// Asks it to read the policy files anew.
+    pub reload: mpsc::Sender<ReloadRequest>,
 }
+
+/// Somebody wants the policy files read anew; the answer says what came of it.
+pub type ReloadRequest = oneshot::Sender<Result<Value, String>>;
 
 /// Somebody wants the gateway replaced; the answer says by which process, or why not.
 pub type UpgradeRequest = oneshot::Sender<Result<Value, String>>;
@@ -232,13 +238,14 @@ async fn answer(
         } => resolve(context, peer, number, approve, reason).await,
         AdminRequest::Kill { id, reason } => kill(context, &by, &id, reason).await,
         AdminRequest::Upgrade => upgrade(context, &by).await,
+        AdminRequest::Reload => reload(context, &by).await,
         // Answered by `converse`: it has many lines.
         AdminRequest::Audit { .. } => Err("the log comes as a stream".to_owned()),
     }
 }
 
 /// What a gateway says that has handed over.
-const REPLACED: &str = "this gateway was replaced; ask again to reach its successor";
+pub(super) const REPLACED: &str = "this gateway was replaced; ask again to reach its successor";
 
 /// Records who asks for another binary, then asks the gateway for it.
 async fn upgrade(context: &AdminContext, by: &str) -> Result<Value, String> {

@@ -99,8 +99,8 @@ anew. If the new process fails before it serves, the old one goes on, and this c
   interceptor run --policies /etc/interceptor/policies
   interceptor run --policies ./policies --cgroup /sys/fs/cgroup/shop.slice --device eth1
 
-It stays in the foreground. SIGHUP reads the policy files again, and keeps those in force if the new
-ones are broken. SIGTERM stops: sessions get --drain to end. While it is stopped, connections to the
+It stays in the foreground. Changed policy files take effect by themselves, on SIGHUP and with
+`interceptor policy reload`; if they are broken, those in force stay. SIGTERM stops: sessions get --drain to end. While it is stopped, connections to the
 targets are refused; `interceptor detach` lifts that.")]
 pub struct RunArgs {
     /// Directory of policy files (*.yaml)
@@ -140,6 +140,10 @@ pub struct RunArgs {
     /// How often to look for changes that others made in the kernel, and repair them
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub watch: Duration,
+    /// Whether changes of the policy files take effect by themselves: `on`, `off`, or how often to look
+    /// where the system does not tell of changes, as on network file systems [on: 10s]
+    #[arg(long, value_name = "on|off|TIME", default_value = "on", value_parser = parse_policy_watch)]
+    pub policy_watch: PolicyWatchMode,
     /// What to log: a level, or levels by module (tracing's filter syntax)
     #[arg(
         long,
@@ -151,6 +155,37 @@ pub struct RunArgs {
     /// How to log
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Whether changes of the policy files take effect by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyWatchMode {
+    /// They do when somebody asks.
+    Off,
+    /// They do at once where the system tells of them, and after this time elsewhere.
+    On(Duration),
+}
+
+impl PolicyWatchMode {
+    /// How often to look; `None` for never.
+    #[must_use]
+    pub const fn interval(self) -> Option<Duration> {
+        match self {
+            Self::Off => None,
+            Self::On(interval) => Some(interval),
+        }
+    }
+}
+
+fn parse_policy_watch(text: &str) -> Result<PolicyWatchMode, String> {
+    match text {
+        "on" => Ok(PolicyWatchMode::On(Duration::from_secs(10))),
+        "off" => Ok(PolicyWatchMode::Off),
+        _ => match humantime::parse_duration(text) {
+            Ok(time) if (1..=3600).contains(&time.as_secs()) => Ok(PolicyWatchMode::On(time)),
+            _ => Err("`on`, `off`, or a time from 1s to 1h such as 30s".to_owned()),
+        },
+    }
 }
 
 /// How to log.
@@ -182,7 +217,8 @@ pub struct DetachArgs {
 #[command(
     after_help = "The kernel's part works while the proxy is dead: it shows whether the targets are still guarded.
 
-Exit status: 1 if something is not as the gateway set it (drift); the watchdog repairs that."
+Exit status: 1 if something is not as the gateway set it (drift; the watchdog repairs that), or if the
+policy files at hand were refused, so that older ones are in force."
 )]
 pub struct StatusArgs {
     /// The directory that `run` was given

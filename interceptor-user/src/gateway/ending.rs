@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::drive::Stage;
 use super::handover::{self, Elder, Old, Successor, Word};
+use super::reload::Cause;
 use super::run::{END_WAIT, Heard, Signals};
 use super::targets::Targets;
 use crate::admin::UpgradeRequest;
@@ -140,7 +141,7 @@ pub(super) async fn leave(
         match heard {
             Heard::Stop => break,
             Heard::Reload => {
-                targets.reload();
+                targets.reload(Cause::Word);
                 work.reload();
             }
         }

@@ -3,7 +3,7 @@
 //! It owns the life of sessions: [`accept`] takes connections, [`drive`] moves bytes, timers and
 //! answers between sockets and the core's machine, [`pass`] carries what is not understood,
 //! [`sessions`] knows who is there, [`catalog`] reads what masks need, [`targets`] keeps the targets'
-//! addresses up to date, [`handover`] gives the gateway to another process. It must not know how a
+//! addresses up to date, [`policy_watch`] and [`reload`] the policy, [`handover`] gives the gateway to another process. It must not know how a
 //! protocol's bytes look.
 
 mod accept;
@@ -14,7 +14,9 @@ mod ending;
 mod handover;
 mod in_use;
 mod pass;
+mod policy_watch;
 mod rates;
+mod reload;
 mod run;
 mod sessions;
 mod targets;

@@ -5,7 +5,6 @@
 //! the gateway carries connections. A process that replaces a running gateway takes these from it, in
 //! the order of [`handover`].
 
-use std::path::Path;
 use std::sync::{Arc, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,10 +21,12 @@ use super::directory::Directory;
 use super::drive::Stage;
 use super::ending::{Leaving, Work, drain, ending, leave, upgrade_to};
 use super::handover::{self, Old, Predecessor, Program};
+use super::policy_watch::PolicyWatch;
+use super::reload::{Cause, PolicyState, SnapshotRecord};
 use super::targets::{self, Prepared, Sources, Targets, describe};
 use super::watchdog::{Repairs, Watchdog};
 use super::{Shared, accept, catalog, event, pass, sessions};
-use crate::admin::{self, AdminContext, UpgradeRequest};
+use crate::admin::{self, AdminContext, ReloadRequest, UpgradeRequest};
 use crate::approval::Approvals;
 use crate::audit::{Recorder, Store};
 use crate::cli::arguments::RunArgs;
@@ -166,8 +167,16 @@ async fn serve(
     let mut signals = Signals::new()?;
     let identifier = Identifier::new(attached.plane.task_probe());
     let plane = Arc::new(RwLock::new(attached.plane));
-    record_start(&recorder, &prepared.policy, predecessor.as_ref()).await?;
-    let mut targets = Targets::new(sources, prepared, Arc::clone(&plane), recorder.clone())?;
+    let mut snapshots = SnapshotRecord::new(recorder.clone());
+    let started = started(predecessor.as_ref());
+    record_start(&recorder, &mut snapshots, &prepared.policy, started).await?;
+    let mut targets = Targets::new(
+        sources,
+        prepared,
+        Arc::clone(&plane),
+        snapshots,
+        recorder.clone(),
+    )?;
     let shared = Arc::new(Shared {
         policy: targets.policy(),
         directories: targets.directories(),
@@ -190,8 +199,15 @@ async fn serve(
     let place = socket.place();
     let (stop_admin, admin_stopped) = watch::channel(false);
     let (upgrade, mut upgrades) = mpsc::channel(1);
+    let (reload, mut reloads) = mpsc::channel(1);
     let repairs = Arc::new(Repairs::default());
-    let context = admin_context(&shared, &plane, &repairs, &arguments.policies, upgrade);
+    let told = Told {
+        policies: arguments.policies.display().to_string(),
+        state: targets.state(),
+        upgrade,
+        reload,
+    };
+    let context = admin_context(&shared, &plane, &repairs, told);
     let mut administration = tokio::spawn(admin::serve_on(socket, context, admin_stopped));
     let elder = match predecessor {
         Some(old) => Some(tokio::task::block_in_place(|| old.serving(&recorder))?),
@@ -211,6 +227,7 @@ async fn serve(
     let watchdog = tokio::spawn(watchdog.watch(arguments.watch));
     let watching = tokio::spawn(watch_kernel(Arc::clone(&plane), recorder.clone()));
     let mut work = Work::new(tokio::spawn(accepting), elder);
+    let mut files = PolicyWatch::start(&arguments.policies, arguments.policy_watch.interval());
     tracing::info!("ready: {}", describe(&shared.policy.borrow()));
     handover::notify(&[NotifyState::Ready]);
 
@@ -230,17 +247,27 @@ async fn serve(
         tokio::select! {
             signal = signals.next() => match signal {
                 Heard::Reload => {
-                    targets.reload();
+                    targets.reload(Cause::Word);
                     work.reload();
                 }
                 Heard::Stop => break,
             },
-            step = targets.next() => targets.take(step)?,
+            Some(asked) = reloads.recv() => {
+                targets.reload(Cause::Asked(asked));
+                work.reload();
+            }
+            () = files.changed() => targets.reload(Cause::Files),
+            step = targets.next() => if targets.take(step)? {
+                work.reload();
+            },
             Some(asked) = upgrades.recv() => successor = upgrade_to(old(work.draining()), asked).await,
             ended = &mut administration => failed = Some(ended),
         }
     }
     upgrades.close();
+    reloads.close();
+    // A successor watches by itself, and says when something changed.
+    drop(files);
     watchdog.abort();
     let detail = ending(successor.as_ref());
     let mut words = match successor {
@@ -292,20 +319,26 @@ async fn watch_kernel(plane: Arc<RwLock<Plane>>, recorder: Recorder) {
     }
 }
 
-async fn record_start(
-    recorder: &Recorder,
-    policy: &Snapshot,
-    predecessor: Option<&Predecessor>,
-) -> anyhow::Result<()> {
+/// How this process came to be.
+fn started(predecessor: Option<&Predecessor>) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let started = match predecessor {
+    match predecessor {
         Some(old) => format!(
             "interceptor {version} takes over from process {}, interceptor {}",
             old.pid, old.version
         ),
         None => format!("interceptor {version} started"),
-    };
+    }
+}
+
+async fn record_start(
+    recorder: &Recorder,
+    snapshots: &mut SnapshotRecord,
+    policy: &Snapshot,
+    started: String,
+) -> anyhow::Result<()> {
     recorder.note(note(Kind::GatewayStarted, started))?;
+    snapshots.write(policy)?;
     let loaded = describe(policy);
     recorder.append(note(Kind::PolicyLoaded, loaded)).await?;
     Ok(())
@@ -349,24 +382,32 @@ impl Signals {
     }
 }
 
+/// What the administration socket is told of the gateway, and tells it.
+struct Told {
+    /// The directory of the policy files.
+    policies: String,
+    state: PolicyState,
+    upgrade: mpsc::Sender<UpgradeRequest>,
+    reload: mpsc::Sender<ReloadRequest>,
+}
+
 fn admin_context(
     shared: &Arc<Shared>,
     plane: &Arc<RwLock<Plane>>,
     repairs: &Arc<Repairs>,
-    policies: &Path,
-    upgrade: mpsc::Sender<UpgradeRequest>,
+    told: Told,
 ) -> AdminContext {
     let rows = Arc::clone(shared);
     let state = Arc::clone(shared);
     let members = shared.sessions.clone();
     let (plane, repairs) = (Arc::clone(plane), Arc::clone(repairs));
-    let policies = policies.display().to_string();
     AdminContext {
         approvals: shared.approvals.clone(),
         recorder: shared.recorder.clone(),
         sessions: Arc::new(move || rows.sessions.rows()),
         kill: Arc::new(move |id, killing| members.kill(id, killing)),
-        upgrade,
+        upgrade: told.upgrade,
+        reload: told.reload,
         status: Arc::new(move || {
             let policy = Arc::clone(&state.policy.borrow());
             json!({
@@ -380,13 +421,7 @@ fn admin_context(
                 "names": names(&state.directories.borrow().current),
                 "drift": drift(&plane),
                 "repairs": repairs.count(),
-                "policy": {
-                    "directory": policies,
-                    "hash": hex::encode(policy.hash),
-                    "targets": policy.targets.iter().map(|target| target.name.clone()).collect::<Vec<_>>(),
-                    "rules": policy.rule_count(),
-                    "masks": policy.mask_count,
-                },
+                "policy": told.state.show(&told.policies, &policy),
             })
         }),
     }

@@ -20,9 +20,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::directory::{Directories, Directory};
 use super::event;
 use super::in_use::InUse;
+use super::reload::{Attempt, Cause, PolicyState, Reloads, SnapshotRecord, attempt};
 use crate::audit::Recorder;
 use crate::kernel::{KernelError, Plane, TargetRoute};
-use crate::policy_files;
+use crate::policy_files::Fingerprint;
 use crate::resolve::{
     ADDRESSES_MAX, Answer, LOOKUPS_MAX, LookupError, Memory, Names, Resolver, resolve_all,
 };
@@ -52,6 +53,8 @@ pub(super) struct Prepared {
     memory: Option<Memory>,
     directory: Arc<Directory>,
     said: Vec<String>,
+    /// Of the files.
+    seen: Option<Fingerprint>,
 }
 
 impl Prepared {
@@ -82,7 +85,9 @@ pub(super) fn prepare(sources: &Sources, grace: Duration) -> anyhow::Result<Prep
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let loaded = runtime.block_on(load(sources.clone(), |_| false))?;
+    let read = attempt(&sources.directory, &sources.hash_key, None);
+    let policy = read.result.context("no policy was read")??;
+    let loaded = runtime.block_on(resolve(sources, policy, |_| false))?;
     let (names, in_use) = (Names::new(grace), InUse::default());
     let mut prepared = prepare_loaded(&loaded, names, &in_use, &BTreeSet::new())?;
     // After the rest was found to be right: whose an address was before refuses no start.
@@ -93,12 +98,16 @@ pub(super) fn prepare(sources: &Sources, grace: Duration) -> anyhow::Result<Prep
     let policy = Arc::clone(&prepared.policy);
     prepared.directory = Arc::new(Directory::new(policy, &prepared.names, &in_use.list()));
     prepared.memory = Some(memory);
+    prepared.seen = Some(read.fingerprint);
     Ok(prepared)
 }
 
-/// Reads the policy, and asks for the names that are not `known`.
-async fn load(sources: Sources, known: impl Fn(&str) -> bool) -> anyhow::Result<Loaded> {
-    let policy = Arc::new(policy_files::load(&sources.directory, &sources.hash_key)?);
+/// Asks for a policy's names that are not `known`.
+async fn resolve(
+    sources: &Sources,
+    policy: Arc<Snapshot>,
+    known: impl Fn(&str) -> bool,
+) -> anyhow::Result<Loaded> {
     let names: BTreeSet<String> = names_of(&policy).map(str::to_owned).collect();
     if names.is_empty() {
         return Ok(Loaded {
@@ -167,6 +176,7 @@ fn prepare_loaded(
         memory: None,
         directory: Arc::new(directory),
         said,
+        seen: None,
     })
 }
 
@@ -179,9 +189,9 @@ pub(super) struct Targets {
     memory: Option<Memory>,
     resolver: Option<Arc<Resolver>>,
     lookups: JoinSet<(String, Result<Answer, LookupError>)>,
-    reloading: Option<JoinHandle<anyhow::Result<Loaded>>>,
-    /// Another reload was asked for meanwhile.
-    is_stale: bool,
+    reloading: Option<JoinHandle<anyhow::Result<Attempt<Loaded>>>>,
+    reloads: Reloads,
+    snapshots: SnapshotRecord,
     plane: Arc<RwLock<Plane>>,
     in_use: InUse,
     recorder: Recorder,
@@ -196,7 +206,7 @@ pub(super) struct Step(Happened);
 enum Happened {
     Found(String, Result<Answer, LookupError>),
     LookupLost,
-    Loaded(anyhow::Result<Loaded>),
+    Loaded(anyhow::Result<Attempt<Loaded>>),
     Look,
 }
 
@@ -206,6 +216,7 @@ impl Targets {
         sources: Sources,
         prepared: Prepared,
         plane: Arc<RwLock<Plane>>,
+        snapshots: SnapshotRecord,
         recorder: Recorder,
     ) -> anyhow::Result<Self> {
         let has_names = names_of(&prepared.policy).next().is_some();
@@ -224,7 +235,8 @@ impl Targets {
             resolver: resolver.transpose()?.map(Arc::new),
             lookups: JoinSet::new(),
             reloading: None,
-            is_stale: false,
+            reloads: Reloads::new(prepared.seen),
+            snapshots,
             plane,
             in_use: InUse::default(),
             recorder,
@@ -254,15 +266,29 @@ impl Targets {
         self.in_use.clone()
     }
 
+    /// How the policy came to be what it is.
+    pub(super) fn state(&self) -> PolicyState {
+        self.reloads.state()
+    }
+
     /// Begins to read the policy anew. If it is being read already, it is read once more after that.
-    pub(super) fn reload(&mut self) {
-        if self.reloading.is_some() {
-            self.is_stale = true;
-            return;
+    pub(super) fn reload(&mut self, cause: Cause) {
+        self.reloads.postpone(cause);
+        if self.reloading.is_none() {
+            self.begin_reload();
         }
+    }
+
+    fn begin_reload(&mut self) {
+        let seen = self.reloads.begin();
         let (sources, names) = (self.sources.clone(), self.names.clone());
-        let load = async move { load(sources, |name| names.knows(name)).await };
-        self.reloading = Some(tokio::spawn(load));
+        self.reloading = Some(tokio::spawn(async move {
+            let files = sources.clone();
+            let read = move || attempt(&files.directory, &files.hash_key, seen);
+            let read = tokio::task::spawn_blocking(read).await?;
+            let resolve = async |policy| resolve(&sources, policy, |name| names.knows(name)).await;
+            Ok(read.and_then(resolve).await)
+        }));
     }
 
     /// Whether a reload is under way.
@@ -293,11 +319,11 @@ impl Targets {
         }
     }
 
-    /// Acts on it.
+    /// Acts on it. True if files that changed by themselves are in force now.
     ///
     /// # Errors
     /// If the outcome of a reload cannot be recorded.
-    pub(super) fn take(&mut self, Step(happened): Step) -> anyhow::Result<()> {
+    pub(super) fn take(&mut self, Step(happened): Step) -> anyhow::Result<bool> {
         let now = Instant::now();
         match happened {
             Happened::Found(name, answer) => {
@@ -313,14 +339,36 @@ impl Targets {
             Happened::Look => {}
             Happened::Loaded(loaded) => {
                 self.reloading = None;
-                let done = loaded.and_then(|loaded| self.put_in_force(&loaded));
-                self.record_reload(done)?;
-                if std::mem::take(&mut self.is_stale) {
-                    self.reload();
+                let is_news = self.end_reload(loaded)?;
+                if self.reloads.has_next() {
+                    self.begin_reload();
                 }
+                return Ok(is_news);
             }
         }
-        Ok(())
+        Ok(false)
+    }
+
+    fn end_reload(&mut self, attempt: anyhow::Result<Attempt<Loaded>>) -> anyhow::Result<bool> {
+        let is_by_files = attempt.as_ref().is_ok_and(|attempt| attempt.is_by_files);
+        let loaded = attempt.map_or_else(
+            |error| Some(Err(error)),
+            |attempt| {
+                self.reloads.saw(attempt.fingerprint);
+                attempt.result
+            },
+        );
+        let Some(loaded) = loaded else {
+            return Ok(false);
+        };
+        let before = Arc::clone(&self.policy.borrow());
+        let done = loaded.and_then(|loaded| self.put_in_force(&loaded));
+        let done = done.map_err(|error| format!("{error:#}"));
+        self.record_reload(&done)?;
+        let after = Arc::clone(&self.policy.borrow());
+        let is_loaded = done.is_ok();
+        self.reloads.end(&before, done.map(|()| &*after));
+        Ok(is_by_files && is_loaded)
     }
 
     /// Begins the look-ups that are due.
@@ -380,6 +428,7 @@ impl Targets {
         let current = Arc::clone(&self.directories.borrow().current);
         let names = self.names.clone();
         let prepared = prepare_loaded(loaded, names, &self.in_use, &current.conflicts)?;
+        self.snapshots.write(&prepared.policy)?;
         self.change_over(&prepared.directory, Some(Arc::clone(&prepared.policy)))?;
         self.names = prepared.names;
         self.resolver.clone_from(&loaded.resolver);
@@ -465,7 +514,7 @@ impl Targets {
         }
     }
 
-    fn record_reload(&self, done: anyhow::Result<()>) -> anyhow::Result<()> {
+    fn record_reload(&self, done: &Result<(), String>) -> anyhow::Result<()> {
         let kind = match done {
             Ok(()) => {
                 let detail = describe(&self.policy.borrow());
@@ -473,8 +522,8 @@ impl Targets {
                 Kind::PolicyLoaded(GatewayNote { detail })
             }
             Err(error) => {
-                tracing::error!("the policy stays as it was; the files were refused:\n{error:#}");
-                let detail = format!("{error:#}");
+                tracing::error!("the policy stays as it was; the files were refused:\n{error}");
+                let detail = error.clone();
                 Kind::PolicyRefused(GatewayNote { detail })
             }
         };

@@ -133,6 +133,7 @@ fn context(approvals: &Approvals, recorder: &Recorder) -> AdminContext {
         kill: Arc::new(|_, _| true),
         status: Arc::new(|| json!({ "policies": 2 })),
         upgrade: tokio::sync::mpsc::channel(1).0,
+        reload: tokio::sync::mpsc::channel(1).0,
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn work_on_a_running_gateway() {
         kill: Arc::new(|_, _| false),
         status: Arc::new(|| serde_json::json!({ "sessions": 0 })),
         upgrade: tokio::sync::mpsc::channel(1).0,
+        reload: tokio::sync::mpsc::channel(1).0,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
