@@ -22,7 +22,7 @@ use crate::audit::json as form;
 use crate::audit::store::{Reader, StoreError};
 
 /// A log's lines: its records, then its head.
-type Lines = Box<dyn Iterator<Item = Result<AuditLine, CliError>>>;
+pub(super) type Lines = Box<dyn Iterator<Item = Result<AuditLine, CliError>>>;
 
 pub(super) fn tail(
     count: u64,
@@ -167,7 +167,7 @@ fn write_record(bytes: &[u8], format: ExportFormat, out: &mut impl Write) -> io:
 
 /// Opens the log where it is: a directory that was named, else the running gateway, else its state
 /// directory. `last` limits it to so many records at the end.
-fn open(source: &LogArgs, last: Option<u64>, follow: bool) -> Result<Lines, CliError> {
+pub(super) fn open(source: &LogArgs, last: Option<u64>, follow: bool) -> Result<Lines, CliError> {
     if let Some(directory) = &source.dir {
         return open_directory(directory, last);
     }

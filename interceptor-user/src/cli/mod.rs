@@ -70,6 +70,18 @@ enum CliError {
         "files that are not in the one form: {0}; run `interceptor policy fmt` without --check, which changes no meaning"
     )]
     Unformatted(usize),
+    #[error("the policy files were refused, and policy {hash} stays in force:\n{errors}")]
+    PolicyRefused { hash: String, errors: String },
+    #[error(
+        "the policy files at hand were refused, so that older ones are in force; mend the files (`interceptor policy check`), or look at `interceptor policy reload`"
+    )]
+    PolicyStale,
+    #[error(
+        "the record holds no policy files{}; `interceptor policy show --list` lists them", match .0.as_str() { "" => String::new(), start => format!(" with a hash that begins with {start}") }
+    )]
+    NoSnapshot(String),
+    #[error("several policies on record have a hash that begins with {0}; give more of it")]
+    ManySnapshots(String),
     #[error("the output cannot be written: {0}; check where it goes")]
     Print(#[from] io::Error),
 }
@@ -212,6 +224,12 @@ mod tests {
             "interceptor audit verify --dir /d",
             "interceptor audit export --output f --format protobuf",
             "interceptor policy check p",
+            "interceptor policy reload --run-dir /r --json",
+            "interceptor policy show",
+            "interceptor policy show --list --json",
+            "interceptor policy show 0199a2 --output /d --dir /l",
+            "interceptor run --policies p --policy-watch off",
+            "interceptor run --policies p --policy-watch 30s",
             "interceptor policy fmt",
             "interceptor policy fmt a.yaml dir --check",
             "interceptor policy fmt --stdin",
@@ -230,6 +248,8 @@ mod tests {
             "interceptor run",
             "interceptor run --policies p --listen-port 0",
             "interceptor run --policies p --drain soon",
+            "interceptor run --policies p --policy-watch 10ms",
+            "interceptor policy show 0199 --list",
             "interceptor approvals approve seven",
             "interceptor sessions kill",
             "interceptor audit tail --follow --dir /d",

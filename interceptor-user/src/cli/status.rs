@@ -31,7 +31,9 @@ pub(super) fn show(
         true => output::json(out, &status)?,
         false => print(&status, out)?,
     }
+    let is_refused = status.pointer("/gateway/status/policy/refused");
     match drift.len() {
+        0 if is_refused.is_some_and(|refused| !refused.is_null()) => Err(CliError::PolicyStale),
         0 => Ok(()),
         count => Err(CliError::Drift(count)),
     }
@@ -86,14 +88,17 @@ fn print_gateway(gateway: &Value, out: &mut impl Write) -> io::Result<()> {
         .iter()
         .filter_map(Value::as_str)
         .collect();
-    let policy = format!(
-        "{} ({} rules, {} masks) in {}",
+    let files = format!(
+        "{} ({} rules, {} masks, {} files) in {}, since {}",
         text(policy, "hash").get(..12).unwrap_or_default(),
         text(policy, "rules"),
         text(policy, "masks"),
+        text(policy, "files"),
         text(policy, "directory"),
+        text(policy, "since"),
     );
-    field(out, "policy", &policy)?;
+    field(out, "policy", &files)?;
+    print_refused(policy.get("refused").unwrap_or(&Value::Null), out)?;
     field(out, "targets", &targets.join(", "))?;
     match text(status, "repairs").as_str() {
         "" | "0" => Ok(()),
@@ -101,6 +106,31 @@ fn print_gateway(gateway: &Value, out: &mut impl Write) -> io::Result<()> {
             out,
             "watchdog",
             &format!("put {count} things right since the start"),
+        ),
+    }
+}
+
+/// The files at hand, if they are not those in force.
+fn print_refused(refused: &Value, out: &mut impl Write) -> io::Result<()> {
+    if refused.is_null() {
+        return Ok(());
+    }
+    let colours = Colours::for_stdout();
+    let since = format!(
+        "the files at hand are refused since {}; what is in force is older:",
+        text(refused, "since")
+    );
+    field(out, "refused", &colours.paint(Colour::Red, &since))?;
+    let lines = list(refused, "errors");
+    for line in lines.iter().filter_map(Value::as_str) {
+        writeln!(out, "          {}", Escaped(line))?;
+    }
+    let all = refused.get("lines").and_then(Value::as_u64).unwrap_or(0);
+    match all.saturating_sub(u64::try_from(lines.len()).unwrap_or(u64::MAX)) {
+        0 => Ok(()),
+        more => writeln!(
+            out,
+            "          and {more} lines more: `interceptor policy check`"
         ),
     }
 }
@@ -305,6 +335,20 @@ mod tests {
             "\nNAME         ADDRESS   STATE          SINCE  TROUBLE\n\
              db.internal  10.0.0.1  in the answer  5 s    no answer\n\
              db.internal  10.0.0.2  kept           9 s    no answer\n"
+        );
+    }
+
+    #[test]
+    fn refused_files_are_said_with_their_first_errors() {
+        let refused = json!({ "since": "2026-01-01T00:00:00.000000Z", "lines": 3,
+            "errors": ["error: unknown key", "  --> a.yaml:3:1"] });
+        let mut out = Vec::new();
+        print_refused(&refused, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "refused   the files at hand are refused since 2026-01-01T00:00:00.000000Z; what is in force \
+             is older:\n          error: unknown key\n            --> a.yaml:3:1\n          \
+             and 1 lines more: `interceptor policy check`\n"
         );
     }
 

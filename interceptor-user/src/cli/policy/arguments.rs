@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use super::super::arguments::{CommonArgs, LogArgs};
+
 /// `interceptor policy`
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
@@ -18,6 +20,44 @@ pub enum PolicyCommand {
     },
     /// Bring policy files into the one form
     Fmt(FormatArgs),
+    /// Let the running gateway read its policy files now, and say what came of it
+    #[command(after_help = "Example:
+  interceptor policy check /etc/interceptor/policies && interceptor policy reload
+
+It waits until the files are in force or refused. If they are refused, all errors are printed, those
+in force stay, and this command ends with 1.")]
+    Reload {
+        /// How to reach the gateway and how to print.
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Show policy files as they were, from the record
+    Show(ShowArgs),
+}
+
+/// `interceptor policy show`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  interceptor policy show                        those in force
+  interceptor policy show --list                 all that are on record
+  interceptor policy show 5d1f20 --output /tmp/then
+  interceptor policy show --dir /backup/audit-2026-11
+
+A command on record names the hash of the files that decided it. Without HASH it is the files that the
+running gateway decides by; if none is asked, those that were recorded last.")]
+pub struct ShowArgs {
+    /// The files' hash, or as much of its start as no other has
+    #[arg(value_name = "HASH", conflicts_with = "list")]
+    pub hash: Option<String>,
+    /// List all files on record by hash
+    #[arg(long)]
+    pub list: bool,
+    /// Write the files into this directory, over nothing [default: print them]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "list")]
+    pub output: Option<PathBuf>,
+    /// Where the log is and how to print.
+    #[command(flatten)]
+    pub source: LogArgs,
 }
 
 /// `interceptor policy fmt`

@@ -4,6 +4,8 @@
 
 pub(super) mod arguments;
 mod format;
+mod reload;
+pub(super) mod show;
 
 use std::io::Write;
 
@@ -21,5 +23,7 @@ pub(super) fn run(
             Ok(writeln!(out, "{found}")?)
         }
         PolicyCommand::Fmt(arguments) => format::run(&arguments, out),
+        PolicyCommand::Reload { common } => reload::run(&common, out),
+        PolicyCommand::Show(arguments) => show::run(&arguments, out),
     }
 }
