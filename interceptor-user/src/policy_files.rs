@@ -74,16 +74,22 @@ pub enum PolicyFilesError {
 ///
 /// `hash_key` is drawn once a process and handed in at each load: see [`policy::load`].
 pub fn load(directory: &Path, hash_key: &HashKey) -> Result<Snapshot, PolicyFilesError> {
-    let mut texts = Vec::new();
-    for path in policy_files(directory)? {
-        let text = read(&path)?;
-        texts.push((path.to_string_lossy().into_owned(), text));
-    }
+    let texts = texts(directory)?;
     let sources: Vec<Source<'_>> = texts
         .iter()
         .map(|(file, text)| Source { file, text })
         .collect();
     policy::load(&sources, hash_key).map_err(PolicyFilesError::Policy)
+}
+
+/// The names and texts of the policy files of a directory, by name.
+pub fn texts(directory: &Path) -> Result<Vec<(String, String)>, PolicyFilesError> {
+    let mut texts = Vec::new();
+    for path in policy_files(directory)? {
+        let text = read(&path)?;
+        texts.push((path.to_string_lossy().into_owned(), text));
+    }
+    Ok(texts)
 }
 
 /// What `interceptor policy check` says of a snapshot.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use super::questions::TestArgs;
+
 /// `interceptor policy`
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
@@ -18,6 +20,8 @@ pub enum PolicyCommand {
     },
     /// Bring policy files into the one form
     Fmt(FormatArgs),
+    /// Run the tests beside policy files
+    Test(TestArgs),
 }
 
 /// `interceptor policy fmt`

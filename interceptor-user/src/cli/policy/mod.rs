@@ -2,8 +2,13 @@
 //!
 //! Each command is a file of its own. None of them needs a gateway unless it says so.
 
+mod analysis;
 pub(super) mod arguments;
 mod format;
+mod junit;
+mod questions;
+mod suite;
+mod test;
 
 use std::io::Write;
 
@@ -21,5 +26,6 @@ pub(super) fn run(
             Ok(writeln!(out, "{found}")?)
         }
         PolicyCommand::Fmt(arguments) => format::run(&arguments, out),
+        PolicyCommand::Test(arguments) => test::run(&arguments, out),
     }
 }
