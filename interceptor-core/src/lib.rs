@@ -19,3 +19,4 @@ pub mod policy;
 pub mod session;
 pub mod sql;
 pub mod wire;
+pub mod written;

@@ -233,6 +233,14 @@ fn read_once(directory: &Path) -> Result<(PolicyTexts, Vec<Stamp>), PolicyFilesE
     Ok((PolicyTexts { files }, stamps))
 }
 
+/// The names and texts of the policy files of a directory, by name: see [`read`].
+///
+/// # Errors
+/// If anything cannot be read.
+pub fn texts(directory: &Path) -> Result<Vec<(String, String)>, PolicyFilesError> {
+    Ok(read(directory)?.files)
+}
+
 /// What `interceptor policy check` says of a snapshot.
 pub fn summary(snapshot: &Snapshot) -> String {
     let count = |count: usize, noun: &str| {

@@ -273,6 +273,40 @@ pub enum Problem {
         /// What was written.
         name: String,
     },
+    /// A test where the gateway reads policy.
+    #[error("a Test has no place among policy; move it to a file in the folder `tests` beside it")]
+    TestAmongPolicy,
+    /// A test that sends nothing, or several things.
+    #[error("a Test needs exactly one of `statement`, `facts` and `connect`")]
+    TestCommands,
+    /// A test that sends what its target cannot take.
+    #[error("`{written}` has no meaning for a target with `protocol: {protocol}`; use `{right}`")]
+    TestMisfit {
+        /// The key.
+        written: &'static str,
+        /// The target's protocol.
+        protocol: &'static str,
+        /// The right key.
+        right: &'static str,
+    },
+    /// Not an address.
+    #[error("`{value}` is not an IP address")]
+    BadAddress {
+        /// What was written.
+        value: String,
+    },
+    /// Not a point in time.
+    #[error("`{value}` is not a time; write it as in `2026-11-20T10:00:00Z`")]
+    BadTime {
+        /// What was written.
+        value: String,
+    },
+    /// Not a whole number.
+    #[error("`{value}` is not a whole number from 0 on")]
+    BadNumber {
+        /// What was written.
+        value: String,
+    },
     /// Column masks need the catalogue to know which column a cell is from.
     #[error(
         "the mask `{mask}` names columns, but the target `{target}` has no `catalog` to find them in; give it one, or limit the mask with `targets`"

@@ -18,10 +18,12 @@ use super::mask_document::MaskDocument;
 use super::read::{Reader, did_you_mean, report};
 use super::rule_document::RuleDocument;
 use super::target_document::TargetDocument;
+use super::test_document::{Test, TestDocument};
 use super::yaml::{Node, Value};
 use super::{
     DOCUMENTS_MAX, FILE_BYTES_MAX, NAME_CHARS_MAX, NAMES_MAX, NamePattern, Protocol, RuleReference,
-    Snapshot, Source, Target, mask_document, overlap, rule_document, target_document, yaml,
+    Snapshot, Source, Target, mask_document, overlap, rule_document, target_document,
+    test_document, yaml,
 };
 use crate::mask::{HashKey, Masks};
 
@@ -41,6 +43,9 @@ struct Files<'a> {
     targets: Vec<(Head<'a>, TargetDocument)>,
     rules: Vec<(Head<'a>, RuleDocument)>,
     masks: Vec<(Head<'a>, MaskDocument)>,
+    tests: Vec<(Head<'a>, TestDocument)>,
+    /// The files being read are those of a folder of tests.
+    among_tests: bool,
     /// `file:line` of every document by kind and name, of those with errors in them too.
     places: HashMap<(&'static str, String), String>,
     document_count: usize,
@@ -78,21 +83,46 @@ const KINDS: &[(&str, ReadKind)] = &[
         let body = mask_document::read(&mut reader, spec, head.place);
         files.masks.extend(body.map(|body| (head, body)));
     }),
+    ("Test", |files, head, spec| {
+        let mut reader = Reader {
+            source: head.source,
+            errors: &mut files.errors,
+        };
+        if !files.among_tests {
+            return reader.report(head.place, Problem::TestAmongPolicy);
+        }
+        let body = test_document::read(&mut reader, spec, head.place);
+        files.tests.extend(body.map(|body| (head, body)));
+    }),
 ];
 
 pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapshot, PolicyErrors> {
+    load_with_tests(sources, &[], hash_key).map(|(snapshot, _)| snapshot)
+}
+
+pub(super) fn load_with_tests(
+    sources: &[Source<'_>],
+    tests: &[Source<'_>],
+    hash_key: &HashKey,
+) -> Result<(Snapshot, Vec<Test>), PolicyErrors> {
     let mut sources = sources.to_vec();
     sources.sort_by_key(|source| source.file);
     let mut files = Files::default();
     for source in &sources {
         files.read(*source);
     }
+    files.among_tests = true;
+    for source in tests {
+        files.read(*source);
+    }
     let target_names = files.target_names();
     files.check_endpoints();
+    files.check_tests(&target_names);
     let Files {
         targets,
         mut rules,
         mut masks,
+        tests,
         head_lost,
         mut errors,
         ..
@@ -121,7 +151,7 @@ pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapsho
     targets.sort_by(|a, b| a.name.cmp(&b.name));
     let mut rules: Vec<Rule> = rules.into_iter().map(compile_rule).collect();
     decide::sort(&mut rules);
-    Ok(Snapshot {
+    let snapshot = Snapshot {
         targets,
         hash: hash(&sources),
         mask_count: masks.len(),
@@ -131,7 +161,8 @@ pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapsho
             .collect(),
         people: Arc::default(),
         rules,
-    })
+    };
+    Ok((snapshot, tests.into_iter().map(compile_test).collect()))
 }
 
 impl<'a> Files<'a> {
@@ -222,6 +253,26 @@ impl<'a> Files<'a> {
         let mut names: Vec<String> = targets.map(|(_, name)| name.clone()).collect();
         names.sort();
         names
+    }
+
+    /// A test asks a target that is there for what it can do.
+    fn check_tests(&mut self, target_names: &[String]) {
+        for (head, test) in &self.tests {
+            let name = &test.given.target;
+            let (place, problem, help) = if !target_names.contains(name) && !self.head_lost {
+                let help = did_you_mean(name, target_names.iter().map(String::as_str));
+                let problem = Problem::UnknownTarget { name: name.clone() };
+                (test.target_place, problem, help)
+            } else {
+                let mut targets = self.targets.iter();
+                let target = targets.find(|(head, _)| head.name == *name);
+                match target.and_then(|(_, target)| test.misfit(target.protocol)) {
+                    Some(problem) => (test.command_place, problem, None),
+                    None => continue,
+                }
+            };
+            report(&mut self.errors, head.source, place, problem, help);
+        }
     }
 
     /// What two entries claim, and more names than there may be.
@@ -341,13 +392,25 @@ fn without_places<T>(entries: Vec<(T, Span)>) -> Vec<T> {
     entries.into_iter().map(|(entry, _)| entry).collect()
 }
 
-fn compile_rule((head, rule): (Head<'_>, RuleDocument)) -> Rule {
-    let line = u32::try_from(head.line).unwrap_or(u32::MAX);
-    let reference = RuleReference {
+fn compile_test((head, test): (Head<'_>, TestDocument)) -> Test {
+    Test {
+        reference: reference(head),
+        given: test.given,
+        command: test.command,
+        expect: test.expect,
+    }
+}
+
+fn reference(head: Head<'_>) -> RuleReference {
+    RuleReference {
+        line: u32::try_from(head.line).unwrap_or(u32::MAX),
         name: head.name,
         file: head.source.file.into(),
-        line,
-    };
+    }
+}
+
+fn compile_rule((head, rule): (Head<'_>, RuleDocument)) -> Rule {
+    let reference = reference(head);
     let targets = rule.targets.map(|names| {
         names
             .iter()

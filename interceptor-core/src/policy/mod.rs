@@ -21,6 +21,8 @@ mod people;
 mod read;
 mod rule_document;
 mod target_document;
+mod test_document;
+mod test_verdict;
 mod view;
 mod view_session;
 mod yaml;
@@ -47,6 +49,10 @@ pub use expression::{
 pub use form::Form;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
 pub use people::{People, Person};
+pub use test_document::{
+    Expected, Given, TEST_AT_UNIX_NS, TEST_CLIENT, TEST_DATABASE, TEST_USER, Test, TestCommand,
+};
+pub use test_verdict::{Difference, Verdict};
 pub use view::{Input, View};
 
 /// The largest policy file, in bytes.
@@ -179,6 +185,11 @@ impl Snapshot {
         self.targets.iter().find(|target| target.name == name)
     }
 
+    /// The rules, with where they stand.
+    pub fn rule_references(&self) -> impl Iterator<Item = &Arc<RuleReference>> {
+        self.rules.iter().map(|rule| &rule.reference)
+    }
+
     /// How many rules are in force.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
@@ -191,4 +202,14 @@ impl Snapshot {
 /// equal values keep equal hashes while the process lives.
 pub fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapshot, PolicyErrors> {
     load::load(sources, hash_key)
+}
+
+/// As [`load`], with more files: there documents of kind Test are read, and any other document is
+/// policy as well.
+pub fn load_with_tests(
+    sources: &[Source<'_>],
+    tests: &[Source<'_>],
+    hash_key: &HashKey,
+) -> Result<(Snapshot, Vec<Test>), PolicyErrors> {
+    load::load_with_tests(sources, tests, hash_key)
 }

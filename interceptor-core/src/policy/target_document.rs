@@ -288,7 +288,7 @@ fn hold_timeout(reader: &mut Reader<'_>, node: &Node) -> Option<Duration> {
     Some(timeout)
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit_seconds) = [('s', 1), ('m', 60), ('h', 3600)]
         .into_iter()
         .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::admin::ClientError;
 use crate::audit::StoreError;
+use crate::policy_files::PolicyFilesError;
 use arguments::{
     ApprovalsCommand, Arguments, AuditCommand, Command, DetachArgs, RunArgs, SessionsCommand,
 };
@@ -57,6 +58,8 @@ enum CliError {
     NoLog { socket: PathBuf, directory: PathBuf },
     #[error("{path} cannot be written: {source}; give another --output")]
     Output { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be written: {source}; check the path and its permissions")]
+    OutputFile { path: PathBuf, source: io::Error },
     #[error("this host cannot run the gateway: {0}; provide what is missing, and ask again")]
     Unfit(String),
     #[error(
@@ -82,6 +85,12 @@ enum CliError {
     NoSnapshot(String),
     #[error("several policies on record have a hash that begins with {0}; give more of it")]
     ManySnapshots(String),
+    #[error(transparent)]
+    PolicyFiles(#[from] PolicyFilesError),
+    #[error("{failed} of {count} policy tests failed; correct the rules, or what the tests expect")]
+    PolicyTests { failed: usize, count: usize },
+    #[error("{0}")]
+    NoPolicyTests(String),
     #[error("the output cannot be written: {0}; check where it goes")]
     Print(#[from] io::Error),
 }
@@ -233,6 +242,7 @@ mod tests {
             "interceptor policy fmt",
             "interceptor policy fmt a.yaml dir --check",
             "interceptor policy fmt --stdin",
+            "interceptor policy test p --filter drop --junit f --json",
             "interceptor completions bash",
             "interceptor man",
         ] {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::super::arguments::{CommonArgs, LogArgs};
+use super::questions::TestArgs;
 
 /// `interceptor policy`
 #[derive(Debug, Subcommand)]
@@ -33,6 +34,8 @@ in force stay, and this command ends with 1.")]
     },
     /// Show policy files as they were, from the record
     Show(ShowArgs),
+    /// Run the tests beside policy files
+    Test(TestArgs),
 }
 
 /// `interceptor policy show`

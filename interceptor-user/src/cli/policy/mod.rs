@@ -2,10 +2,15 @@
 //!
 //! Each command is a file of its own. None of them needs a gateway unless it says so.
 
+mod analysis;
 pub(super) mod arguments;
 mod format;
+mod junit;
+mod questions;
 mod reload;
 pub(super) mod show;
+mod suite;
+mod test;
 
 use std::io::Write;
 
@@ -25,5 +30,6 @@ pub(super) fn run(
         PolicyCommand::Fmt(arguments) => format::run(&arguments, out),
         PolicyCommand::Reload { common } => reload::run(&common, out),
         PolicyCommand::Show(arguments) => show::run(&arguments, out),
+        PolicyCommand::Test(arguments) => test::run(&arguments, out),
     }
 }
