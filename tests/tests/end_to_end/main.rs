@@ -17,5 +17,6 @@ mod names;
 mod older;
 mod pass;
 mod protocol;
+mod quorum;
 mod support;
 mod upgrade;
