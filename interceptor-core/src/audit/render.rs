@@ -199,7 +199,11 @@ fn write_hold(out: &mut String, hold: &Hold) -> fmt::Result {
         out,
         "#{} waits as request {} for {seconds} s",
         hold.command, hold.request
-    )
+    )?;
+    if !hold.required.is_empty() {
+        write!(out, ": {}", Escaped(&hold.required.join(", ")))?;
+    }
+    Ok(())
 }
 
 fn write_approval(out: &mut String, approval: &Approval) -> fmt::Result {
@@ -332,6 +336,10 @@ mod tests {
                 by: nasty(),
                 reason: nasty(),
                 ..Approval::default()
+            }),
+            Kind::Hold(Hold {
+                required: std::vec![nasty(), nasty()],
+                ..Hold::default()
             }),
             Kind::Outcome(Outcome {
                 tag: nasty(),

@@ -271,7 +271,9 @@ pub struct CommonArgs {
   interceptor approvals approve 7 --reason \"change 4711\"
   interceptor approvals deny 7 --reason \"use the replica\"
 
-A request is approved once, as it was shown: the same command sent again is a new request.")]
+A request is approved once, as it was shown: the same command sent again is a new request. Where its
+hold names groups, so many different members of them have to approve, who sent it does not count, and
+one denial ends it; `show` says who has approved and who may. Who answers is the user that runs this.")]
 pub enum ApprovalsCommand {
     /// List the commands that wait
     List {

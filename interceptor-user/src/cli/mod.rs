@@ -217,7 +217,7 @@ mod tests {
     fn every_documented_command_is_understood() {
         for line in [
             "interceptor run --policies p --cgroup /c --bpffs /b --state /s --run-dir /r \
-             --device a --device b --listen-port 1 --drain 5m --log debug --log-format json",
+             --admin-group root --device a --device b --listen-port 1 --drain 5m --log debug --log-format json",
             "interceptor detach --cgroup /c --bpffs /b",
             "interceptor status --bpffs /b --run-dir /r --json",
             "interceptor doctor --json",
@@ -260,6 +260,7 @@ mod tests {
             "interceptor run --policies p --drain soon",
             "interceptor run --policies p --policy-watch 10ms",
             "interceptor policy show 0199 --list",
+            "interceptor run --policies p --admin-group no-such-group",
             "interceptor approvals approve seven",
             "interceptor sessions kill",
             "interceptor audit tail --follow --dir /d",

@@ -17,6 +17,7 @@ mod names;
 mod older;
 mod pass;
 mod protocol;
+mod quorum;
 mod reload;
 mod support;
 mod upgrade;
