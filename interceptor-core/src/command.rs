@@ -70,6 +70,16 @@ pub struct Facts {
     pub incomplete: Option<&'static str>,
 }
 
+impl Facts {
+    /// The rows of the largest table that it names, by the server's statistics. A command that names no
+    /// table, and hides nothing, has none.
+    pub fn rows_of_largest_table(&self) -> Option<u64> {
+        let names_none = self.reads.is_empty() && self.writes.is_empty();
+        let hides = self.incomplete.is_some() || self.kinds.contains(&CONNECT);
+        self.estimated_rows.or((names_none && !hides).then_some(0))
+    }
+}
+
 /// The kind of a connection that is carried without being understood: its one command.
 pub const CONNECT: &str = "CONNECT";
 

@@ -312,7 +312,8 @@ fn the_strictest_rule_decides_and_then_the_first_by_name() {
     let decision = decide(&snapshot, &subject(), &facts(&["DELETE"], &[], &["orders"]));
     assert_eq!(
         decision.outcome,
-        Outcome::Hold(HoldPlan::by_anybody(Duration::from_secs(600)).into())
+        Outcome::Hold(HoldPlan::by_anybody(Duration::from_secs(300)).into()),
+        "both holds count, and the shorter time"
     );
     assert_eq!(&*decision.reason, "slowly");
 

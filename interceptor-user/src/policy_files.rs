@@ -247,10 +247,28 @@ pub fn summary(snapshot: &Snapshot) -> String {
         let plural = if count == 1 { "" } else { "s" };
         format!("{count} {noun}{plural}")
     };
-    let targets = count(snapshot.targets.len(), "target");
-    let rules = count(snapshot.rule_count(), "rule");
-    let masks = count(snapshot.mask_count, "mask");
-    format!("{targets}, {rules}, {masks}: ok")
+    let counts = &snapshot.counts;
+    // Targets, rules and masks are named whether there are any or not.
+    let mut parts = vec![
+        count(counts.targets, "target"),
+        count(counts.rules, "rule"),
+        count(counts.masks, "mask"),
+    ];
+    for (number, noun) in [
+        (counts.detectors, "detector"),
+        (counts.approver_groups, "approver group"),
+        (counts.grants, "grant"),
+    ] {
+        parts.extend((number > 0).then(|| count(number, noun)));
+    }
+    for (number, one, many) in [
+        (counts.identities, "identity", "identities"),
+        (counts.bypasses, "bypass", "bypasses"),
+    ] {
+        let noun = if number == 1 { one } else { many };
+        parts.extend((number > 0).then(|| format!("{number} {noun}")));
+    }
+    format!("{}: ok", parts.join(", "))
 }
 
 /// Paths of the policy files, sorted.

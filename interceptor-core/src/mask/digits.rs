@@ -183,7 +183,7 @@ fn is_issued(digits: &[u8]) -> bool {
     visa || mastercard || american_express || diners || discover || jcb || unionpay || maestro
 }
 
-fn passes_luhn(digits: &[u8]) -> bool {
+pub(super) fn passes_luhn(digits: &[u8]) -> bool {
     let sum: u32 = digits
         .iter()
         .rev()

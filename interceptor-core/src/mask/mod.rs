@@ -9,17 +9,23 @@
 //!
 //! Nothing here prints a value: no `Debug`, no error.
 
+mod columns;
+mod detector;
 mod digits;
 mod email;
 mod method;
 mod text;
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::policy::{Doubt, NamePattern, RelationPattern};
+use crate::policy::Doubt;
 
+pub(crate) use columns::{ColumnMask, Columns};
+pub(crate) use detector::{Check, Detector};
 pub use method::{MASK_TEXT, Method};
+pub(crate) use text::Finder;
 pub use text::{Pattern, TextMask};
 
 /// The key of the method `hash`: 32 random bytes, drawn once a process and kept across reloads.
@@ -40,41 +46,58 @@ impl fmt::Debug for HashKey {
     }
 }
 
-/// The masks in force on one target, compiled.
+/// What one or more documents hide, compiled.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    columns: Arc<Columns>,
+    patterns: Vec<(Finder, Method)>,
+}
+
+impl Layer {
+    pub(crate) fn new(columns: Vec<ColumnMask>, patterns: Vec<(Finder, Method)>) -> Self {
+        Self {
+            columns: Arc::new(Columns::new(columns)),
+            patterns,
+        }
+    }
+}
+
+/// The masks in force on one target, compiled: layers, of which the one that shows least wins.
 #[derive(Debug, Clone)]
 pub struct Masks {
-    columns: Vec<ColumnMask>,
-    patterns: Vec<(Pattern, Method)>,
+    /// None of them is empty.
+    columns: Vec<Arc<Columns>>,
+    /// Each once.
+    patterns: Vec<(Finder, Method)>,
     hash_key: HashKey,
 }
 
-/// One entry of a mask's `columns`.
-#[derive(Debug, Clone)]
-pub(crate) struct ColumnMask {
-    pub(crate) relation: RelationPattern,
-    pub(crate) column: NamePattern,
-    pub(crate) method: Method,
-}
-
 impl Masks {
-    /// Where two masks name the same pattern, the one that shows less stays.
-    pub(crate) fn new(
-        columns: Vec<ColumnMask>,
-        patterns: impl IntoIterator<Item = (Pattern, Method)>,
-        hash_key: HashKey,
-    ) -> Self {
-        let mut unique: Vec<(Pattern, Method)> = Vec::new();
-        for (pattern, method) in patterns {
-            match unique.iter_mut().find(|(known, _)| *known == pattern) {
-                Some((_, known)) => *known = method.max(*known),
-                None => unique.push((pattern, method)),
+    pub(crate) fn new<'a>(layers: impl IntoIterator<Item = &'a Layer>, hash_key: HashKey) -> Self {
+        let nothing = Self {
+            columns: Vec::new(),
+            patterns: Vec::new(),
+            hash_key,
+        };
+        nothing.and(layers)
+    }
+
+    /// These and others. What is compiled is shared. Where two name the same pattern, the one that
+    /// shows less stays.
+    pub(crate) fn and<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Self {
+        let mut all = self.clone();
+        for layer in layers {
+            if !layer.columns.is_empty() {
+                all.columns.push(Arc::clone(&layer.columns));
+            }
+            for (finder, method) in &layer.patterns {
+                match all.patterns.iter_mut().find(|(known, _)| known == finder) {
+                    Some((_, known)) => *known = (*method).max(*known),
+                    None => all.patterns.push((finder.clone(), *method)),
+                }
             }
         }
-        Self {
-            columns,
-            patterns: unique,
-            hash_key,
-        }
+        all
     }
 
     /// How to mask a column; `None` if it may be seen. Where several masks name it, the one that
@@ -143,6 +166,6 @@ impl Masks {
     ) -> impl Iterator<Item = &'a ColumnMask> {
         self.columns
             .iter()
-            .filter(move |mask| mask.relation.matches(schema, table, Doubt::Matches))
+            .flat_map(move |columns| columns.on_table(schema, table))
     }
 }

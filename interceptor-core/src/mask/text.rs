@@ -2,10 +2,11 @@
 //!
 //! It owns the one pass over a text. It must not know columns.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{HashKey, Method, digits, email};
+use super::{Detector, HashKey, Method, digits, email};
 
 /// What a value can look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,25 @@ impl Pattern {
         ("payment_card", Self::PaymentCard),
         ("us_ssn", Self::UsSsn),
     ];
+}
+
+/// What is looked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Finder {
+    /// A pattern that every gateway knows.
+    BuiltIn(Pattern),
+    /// A pattern of the policy.
+    Custom(Arc<Detector>),
+}
+
+impl PartialEq for Finder {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::BuiltIn(one), Self::BuiltIn(other)) => one == other,
+            (Self::Custom(one), Self::Custom(other)) => one.name == other.name,
+            _ => false,
+        }
+    }
 }
 
 /// What became of a text.
@@ -52,7 +72,7 @@ struct Finding {
 }
 
 pub(super) fn mask_text(
-    patterns: &[(Pattern, Method)],
+    patterns: &[(Finder, Method)],
     key: &HashKey,
     text: &[u8],
     out: &mut Vec<u8>,
@@ -79,11 +99,11 @@ pub(super) fn mask_text(
 }
 
 /// Every finding, in order, without overlap.
-fn find(patterns: &[(Pattern, Method)], text: &[u8]) -> Vec<Finding> {
+fn find(patterns: &[(Finder, Method)], text: &[u8]) -> Vec<Finding> {
     let method = |asked| {
         patterns
             .iter()
-            .find(|(known, _)| *known == asked)
+            .find(|(known, _)| *known == Finder::BuiltIn(asked))
             .map(|found| found.1)
     };
     let mut findings = Vec::new();
@@ -98,9 +118,15 @@ fn find(patterns: &[(Pattern, Method)], text: &[u8]) -> Vec<Finding> {
             let method = if pattern == Pattern::UsSsn { ssn } else { card };
             findings.extend(method.map(|method| Finding { range, method }));
         });
-        findings.sort_by_key(|finding| finding.range.start);
-        findings.dedup_by(|next, last| merge(last, next));
     }
+    for (finder, method) in patterns {
+        if let Finder::Custom(detector) = finder {
+            let method = *method;
+            detector.find(text, |range| findings.push(Finding { range, method }));
+        }
+    }
+    findings.sort_by_key(|finding| finding.range.start);
+    findings.dedup_by(|next, last| merge(last, next));
     findings
 }
 

@@ -1,241 +1,311 @@
-//! One decision a command: the rules, compiled, and how they meet a command.
+//! One decision a command: which of the rules that match speaks, and what they all ask for.
 //!
-//! It owns matching and strictness. It must not know how rules are written.
+//! It owns the order of rules. How a rule meets a command is [`super::condition`]'s.
 //!
-//! Two ideas carry it. *Strictest wins*: rules are sorted by strictness, so the first match is
-//! the decision. *Doubt restricts*: what is not known of a command counts as a match for a rule
-//! that denies or holds, and as none for a rule that allows.
+//! Three ideas carry it. *Priority, then the strictest*: rules are sorted so that the first that matches
+//! decides. *Doubt restricts*: what is not known of a command counts as a match for a rule that
+//! restricts, and as none for one that allows. *What permits must cover*: [`super::cover`].
 
+use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::cmp::Reverse;
+use core::cmp::{Ordering, Reverse};
 
-use ipnet::IpNet;
-
+use super::condition::Conditions;
+use super::expression::Scope;
+use super::lift::{self, Liftable, Lifter};
 use super::name::Doubt;
-use super::{
-    Action, Decision, NamePattern, Outcome, Protocol, RelationPattern, RuleReference, Target,
-};
-use crate::command::{CONNECT, Facts, Process, Relation, Subject};
+use super::{Action, DEFAULT_RULE, Decision, HoldPlan, Lift, Obligations, Outcome, RuleReference};
+use crate::command::Facts;
 
 /// A rule, compiled.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) reference: Arc<RuleReference>,
+    pub(super) priority: i16,
     pub(super) conditions: Conditions,
-    pub(super) action: Action,
+    pub(super) action: Option<Action>,
+    pub(super) obligations: Option<RuleObligations>,
 }
 
-/// What a rule asks of a command. `None` asks nothing; every list holds at least one entry.
-#[derive(Debug, Default)]
-pub(super) struct Conditions {
-    pub(super) targets: Option<Vec<NamePattern>>,
-    pub(super) users: Option<Vec<NamePattern>>,
-    pub(super) databases: Option<Vec<NamePattern>>,
-    /// Names from [`crate::command::KINDS`].
-    pub(super) statements: Option<Vec<&'static str>>,
-    pub(super) tables: Option<Vec<RelationPattern>>,
-    pub(super) reads: Option<Vec<RelationPattern>>,
-    pub(super) writes: Option<Vec<RelationPattern>>,
-    pub(super) functions: Option<Vec<RelationPattern>>,
-    pub(super) no_where: Option<bool>,
-    pub(super) incomplete: Option<bool>,
-    pub(super) client_networks: Option<Vec<IpNet>>,
-    pub(super) process: Option<ProcessConditions>,
+/// What a rule asks for beside its outcome.
+#[derive(Debug)]
+pub(super) struct RuleObligations {
+    /// All of it but the masks: shared where no other rule asks for anything.
+    pub(super) alone: Arc<Obligations>,
+    /// Which of the policy's lists of masks ([`super::mask_lists`]).
+    pub(super) mask_list: Option<u32>,
 }
 
-/// What a rule asks of the local process behind the connection.
-#[derive(Debug, Default)]
-pub(super) struct ProcessConditions {
-    pub(super) uids: Option<Vec<u32>>,
-    pub(super) executables: Option<Vec<NamePattern>>,
-    pub(super) cgroups: Option<Vec<NamePattern>>,
+/// How a rule stands to a command.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Standing<'a> {
+    /// It does not match.
+    Out,
+    /// It matches, and does not count.
+    Lifted(&'a Lifter),
+    /// It counts.
+    Counts,
+}
+
+impl Rule {
+    fn strictness(&self) -> Option<u8> {
+        self.action
+            .as_ref()
+            .map(|action| action.outcome.strictness())
+    }
+
+    /// The word of its outcome.
+    pub(super) fn outcome(&self) -> Option<&'static str> {
+        self.action.as_ref().map(|action| action.outcome.word())
+    }
+
+    pub(super) fn allows(&self) -> bool {
+        self.strictness() == Some(0)
+    }
+
+    /// The order in which [`decide`] reads rules.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        let rank = |rule: &Self| (Reverse(rule.priority), Reverse(rule.strictness()));
+        rank(self)
+            .cmp(&rank(other))
+            .then_with(|| self.reference.name.cmp(&other.reference.name))
+    }
+
+    /// How its outcome stands. A grant never lifts what allows.
+    pub(super) fn standing<'a>(&self, lifters: &'a [Lifter], scope: &Scope<'_>) -> Standing<'a> {
+        if self.allows() {
+            return match self.conditions.permit(scope) {
+                true => Standing::Counts,
+                false => Standing::Out,
+            };
+        }
+        if !self.conditions.match_all(scope, Doubt::Matches) {
+            return Standing::Out;
+        }
+        let holds = self.strictness() == Some(1);
+        self.lifted(lifters, holds, scope)
+    }
+
+    /// How what it asks for beside its outcome stands: it restricts, whatever the outcome is. Only a
+    /// grant lifts that.
+    pub(super) fn obliges<'a>(&self, lifters: &'a [Lifter], scope: &Scope<'_>) -> Standing<'a> {
+        match self.conditions.match_all(scope, Doubt::Matches) {
+            true => self.lifted(lifters, false, scope),
+            false => Standing::Out,
+        }
+    }
+
+    fn lifted<'a>(&self, lifters: &'a [Lifter], holds: bool, scope: &Scope<'_>) -> Standing<'a> {
+        let rule = Some(self.reference.name.as_str());
+        let lifter = lift::find(lifters, Liftable { rule, holds }, scope);
+        lifter.map_or(Standing::Counts, Standing::Lifted)
+    }
 }
 
 /// Brings rules into the order in which [`decide`] reads them.
 pub(super) fn sort(rules: &mut [Rule]) {
-    rules.sort_by(|a, b| {
-        let order = |rule: &Rule| Reverse(rule.action.outcome.strictness());
-        order(a)
-            .cmp(&order(b))
-            .then_with(|| a.reference.name.cmp(&b.reference.name))
-    });
+    rules.sort_by(Rule::order);
 }
 
-pub(super) fn decide(
-    rules: &[Rule],
-    target: &Target,
-    subject: &Subject,
-    facts: &Facts,
+/// Judges a command by rules that are sorted. Rules that cannot match may be left out.
+pub(super) fn decide<'a>(
+    rules: impl Iterator<Item = &'a Rule> + Clone,
+    lifters: &'a [Lifter],
+    scope: &Scope<'a>,
 ) -> Decision {
-    if let Some(rule) = rules
-        .iter()
-        .find(|rule| rule.matches(target, subject, facts))
-    {
-        return Decision {
-            outcome: rule.action.outcome.clone(),
-            rule: Some(Arc::clone(&rule.reference)),
-            reason: Arc::clone(&rule.action.reason),
-            lift: None,
-            obligations: None,
-        };
+    let mut spoken = outcome(rules.clone(), lifters, scope);
+    if spoken.outcome.is_none() {
+        by_default(lifters, scope, &mut spoken);
     }
-    let (action, reason) = match facts.incomplete {
+    let obligations = obligations(rules, lifters, scope, &spoken);
+    let mut decision = Decision {
+        outcome: match (spoken.plan, spoken.outcome) {
+            (Some(plan), _) => Outcome::Hold(Arc::new(plan)),
+            (None, Some(outcome)) => outcome.clone(),
+            // By now somebody has spoken; if not, nothing goes.
+            (None, None) => Outcome::Deny,
+        },
+        rule: spoken.rule.map(|rule| Arc::clone(&rule.reference)),
+        reason: spoken.reason,
+        lift: spoken
+            .lift
+            .map(|(lifter, rule)| Box::new(lift_of(lifter, rule))),
+        obligations: obligations.shared,
+    };
+    if let (Some(rule), false) = (obligations.read_only, decision.outcome.refuses())
+        && !only_reads(scope.input.facts)
+    {
+        decision.outcome = Outcome::Deny;
+        decision.reason = format!("the rule {} lets nothing be written", rule.name).into();
+        decision.rule = Some(rule);
+    }
+    decision
+}
+
+/// What rules, or else the target, say of a command.
+struct Spoken<'a> {
+    rule: Option<&'a Rule>,
+    outcome: Option<&'a Outcome>,
+    /// What several holds ask for together.
+    plan: Option<HoldPlan>,
+    reason: Arc<str>,
+    /// The strictest that was lifted, of those that would have spoken.
+    lift: Option<(&'a Lifter, &'a str)>,
+}
+
+fn outcome<'a>(
+    rules: impl Iterator<Item = &'a Rule>,
+    lifters: &'a [Lifter],
+    scope: &Scope<'a>,
+) -> Spoken<'a> {
+    let mut spoken = Spoken {
+        rule: None,
+        outcome: None,
+        plan: None,
+        reason: Arc::default(),
+        lift: None,
+    };
+    for rule in rules {
+        let Some(action) = &rule.action else {
+            continue;
+        };
+        // After the first that speaks, only other holds of its priority have a say.
+        if let Some(first) = spoken.rule
+            && (rule.priority != first.priority || rule.strictness() != first.strictness())
+        {
+            break;
+        }
+        match rule.standing(lifters, scope) {
+            Standing::Out => {}
+            Standing::Lifted(lifter) => {
+                spoken.lift.get_or_insert((lifter, &rule.reference.name));
+            }
+            Standing::Counts => match (&action.outcome, spoken.outcome) {
+                (outcome, None) => {
+                    spoken.rule = Some(rule);
+                    spoken.outcome = Some(outcome);
+                    spoken.reason = Arc::clone(&action.reason);
+                    if !matches!(outcome, Outcome::Hold(_)) {
+                        break;
+                    }
+                }
+                (Outcome::Hold(other), Some(Outcome::Hold(plan))) => {
+                    let so_far = spoken.plan.as_ref().unwrap_or(plan);
+                    spoken.plan = Some(so_far.and(other));
+                }
+                _ => {}
+            },
+        }
+    }
+    spoken
+}
+
+/// What a grant or a bypass of a target's own action leaves.
+static ALLOWED: Outcome = Outcome::Allow;
+
+/// No rule speaks: the target's own action, if nothing lifts it.
+fn by_default<'a>(lifters: &'a [Lifter], scope: &Scope<'a>, spoken: &mut Spoken<'a>) {
+    let target = scope.target;
+    let (action, reason) = match scope.input.facts.incomplete {
         None => (&target.default, Arc::clone(&target.default.reason)),
         Some(why) => {
             let action = &target.incomplete;
             (action, format!("{} ({why})", action.reason).into())
         }
     };
-    Decision {
-        outcome: action.outcome.clone(),
-        rule: None,
-        reason,
-        lift: None,
-        obligations: None,
+    (spoken.outcome, spoken.reason) = (Some(&action.outcome), reason);
+    if action.outcome == Outcome::Allow {
+        return;
+    }
+    let holds = matches!(action.outcome, Outcome::Hold(_));
+    let liftable = Liftable { rule: None, holds };
+    if let Some(lifter) = lift::find(lifters, liftable, scope) {
+        spoken.lift.get_or_insert((lifter, DEFAULT_RULE));
+        spoken.outcome = Some(&ALLOWED);
+        spoken.reason = lifted_reason(lifter);
     }
 }
 
-impl Rule {
-    fn matches(&self, target: &Target, subject: &Subject, facts: &Facts) -> bool {
-        let allows = self.action.outcome == Outcome::Allow;
-        let doubt = if allows {
-            Doubt::Differs
-        } else {
-            Doubt::Matches
-        };
-        let conditions = &self.conditions;
-        conditions.match_subject(target, subject, doubt)
-            && conditions.match_facts(facts, doubt)
-            && (!allows || conditions.cover(facts))
+fn lifted_reason(lifter: &Lifter) -> Arc<str> {
+    let name = &lifter.reference.name;
+    match &lifter.reason {
+        Some(reason) => format!("allowed by the grant {name}: {reason}").into(),
+        None => format!("the bypass {name} lifts the hold").into(),
     }
 }
 
-impl Conditions {
-    fn match_subject(&self, target: &Target, subject: &Subject, doubt: Doubt) -> bool {
-        let named = |list: &Option<Vec<NamePattern>>, name: &str| {
-            list.as_ref()
-                .is_none_or(|list| list.iter().any(|pattern| pattern.matches(name)))
-        };
-        // Who logs in to what is not seen in a connection that passes through.
-        let asked = |list: &Option<Vec<NamePattern>>, name: &str| match target.protocol {
-            Protocol::Postgres => named(list, name),
-            Protocol::Tcp => list.is_none() || doubt == Doubt::Matches,
-        };
-        named(&self.targets, &target.name)
-            && asked(&self.users, &subject.user)
-            && asked(&self.databases, &subject.database)
-            && self.client_networks.as_ref().is_none_or(|networks| {
-                let client = subject.client.ip().to_canonical();
-                networks.iter().any(|network| network.contains(&client))
-            })
-            && self
-                .process
-                .as_ref()
-                .is_none_or(|conditions| match &subject.process {
-                    Some(process) => conditions.match_process(process, doubt),
-                    None => doubt == Doubt::Matches,
-                })
-    }
-
-    /// Each list that is given finds at least one thing in the command.
-    fn match_facts(&self, facts: &Facts, doubt: Doubt) -> bool {
-        self.statements
-            .as_ref()
-            .is_none_or(|list| facts.kinds.iter().any(|kind| list.contains(kind)))
-            && any_among(facts.reads.iter().chain(&facts.writes), &self.tables, doubt)
-            && any_among(facts.reads.iter(), &self.reads, doubt)
-            && any_among(facts.writes.iter(), &self.writes, doubt)
-            && self.functions.as_ref().is_none_or(|list| {
-                facts
-                    .functions
-                    .iter()
-                    .any(|name| is_function_among(name, list, doubt))
-            })
-            && self
-                .no_where
-                .is_none_or(|expected| facts.unfiltered == expected)
-            && self
-                .incomplete
-                .is_none_or(|expected| facts.incomplete.is_some() == expected)
-    }
-
-    /// What an allow rule must do beyond matching: vouch for the whole command. One statement,
-    /// table or function that its lists do not name, or a doubt that it does not name, and it
-    /// says nothing; otherwise `SELECT FROM allowed; DROP TABLE other` would ride along. What
-    /// passes through without being understood has to be named: `match: {}` is not enough.
-    fn cover(&self, facts: &Facts) -> bool {
-        let covers = |relation: &Relation, lists: [&Option<Vec<RelationPattern>>; 2]| {
-            lists
-                .into_iter()
-                .flatten()
-                .any(|list| is_among(relation, list, Doubt::Differs))
-        };
-        let names_relations =
-            self.tables.is_some() || self.reads.is_some() || self.writes.is_some();
-        (self.statements.is_some() || !facts.kinds.contains(&CONNECT))
-            && (facts.incomplete.is_none() || self.incomplete == Some(true))
-            && self
-                .statements
-                .as_ref()
-                .is_none_or(|list| facts.kinds.iter().all(|kind| list.contains(kind)))
-            && (!names_relations
-                || facts
-                    .reads
-                    .iter()
-                    .all(|name| covers(name, [&self.tables, &self.reads]))
-                    && facts
-                        .writes
-                        .iter()
-                        .all(|name| covers(name, [&self.tables, &self.writes])))
-            && self.functions.as_ref().is_none_or(|list| {
-                facts
-                    .functions
-                    .iter()
-                    .all(|name| is_function_among(name, list, Doubt::Differs))
-            })
+fn lift_of(lifter: &Lifter, rule: &str) -> Lift {
+    Lift {
+        kind: lifter.kind(),
+        by: Arc::clone(&lifter.reference),
+        rule: rule.into(),
     }
 }
 
-impl ProcessConditions {
-    fn match_process(&self, process: &Process, doubt: Doubt) -> bool {
-        let named = |list: &Option<Vec<NamePattern>>, path: &Option<String>| {
-            list.as_ref().is_none_or(|list| match path {
-                Some(path) => list.iter().any(|pattern| pattern.matches(path)),
-                None => doubt == Doubt::Matches,
-            })
-        };
-        self.uids
-            .as_ref()
-            .is_none_or(|uids| uids.contains(&process.uid))
-            && named(&self.executables, &process.executable)
-            && named(&self.cgroups, &process.cgroup)
-    }
+/// What a command is bound to.
+struct Bound {
+    shared: Option<Arc<Obligations>>,
+    /// The first rule that lets nothing be written.
+    read_only: Option<Arc<RuleReference>>,
 }
 
-fn any_among<'a>(
-    mut relations: impl Iterator<Item = &'a Relation>,
-    list: &Option<Vec<RelationPattern>>,
-    doubt: Doubt,
-) -> bool {
-    list.as_ref()
-        .is_none_or(|list| relations.any(|relation| is_among(relation, list, doubt)))
-}
-
-fn is_among(relation: &Relation, patterns: &[RelationPattern], doubt: Doubt) -> bool {
-    patterns
-        .iter()
-        .any(|pattern| pattern.matches_relation(relation, doubt))
-}
-
-fn is_function_among(function: &str, patterns: &[RelationPattern], doubt: Doubt) -> bool {
-    let (schema, name) = match function.rsplit_once('.') {
-        Some((schema, name)) => (Some(schema), name),
-        None => (None, function),
+/// What all rules that match ask for, whatever their priority, and who should know of a grant.
+fn obligations<'a>(
+    rules: impl Iterator<Item = &'a Rule>,
+    lifters: &'a [Lifter],
+    scope: &Scope<'_>,
+    spoken: &Spoken<'_>,
+) -> Bound {
+    let mut bound = Bound {
+        shared: None,
+        read_only: None,
     };
-    patterns
-        .iter()
-        .any(|pattern| pattern.matches(schema, name, doubt))
+    let mut mask_lists = 0;
+    for rule in rules {
+        let Some(asked) = &rule.obligations else {
+            continue;
+        };
+        if !matches!(rule.obliges(lifters, scope), Standing::Counts) {
+            continue;
+        }
+        if asked.alone.read_only && bound.read_only.is_none() {
+            bound.read_only = Some(Arc::clone(&rule.reference));
+        }
+        if let Some(list) = asked.mask_list {
+            mask_lists |= scope.target.masks_by_rule.bit(list);
+        }
+        match &mut bound.shared {
+            None => bound.shared = Some(Arc::clone(&asked.alone)),
+            Some(others) => Arc::make_mut(others).join(&asked.alone),
+        }
+    }
+    if mask_lists != 0 {
+        let all = bound.shared.get_or_insert_default();
+        Arc::make_mut(all).masks =
+            Some(Arc::clone(scope.target.masks_by_rule.combined(mask_lists)));
+    }
+    if let Some((lifter, _)) = spoken.lift
+        && !lifter.notify.is_empty()
+    {
+        let all = Arc::make_mut(bound.shared.get_or_insert_default());
+        let notify = (Arc::clone(&lifter.reference), lifter.notify.clone());
+        all.notify.push(notify);
+    }
+    bound
+}
+
+/// Kinds of statements that by themselves write nothing. `SELECT INTO` is `CREATE TABLE AS`.
+#[rustfmt::skip]
+const READING_KINDS: &[&str] = &[
+    "BEGIN", "CLOSE", "COMMIT", "COPY TO", "DEALLOCATE", "DECLARE CURSOR", "DISCARD", "EMPTY",
+    "EXECUTE", "EXPLAIN", "EXPLAIN ANALYZE", "FETCH", "LISTEN", "MOVE", "PREPARE", "RELEASE", "RESET",
+    "ROLLBACK", "SAVEPOINT", "SELECT", "SET", "SET ROLE", "SHOW", "UNLISTEN",
+];
+
+/// For certain, by what its text shows. What functions do is for the server to refuse.
+fn only_reads(facts: &Facts) -> bool {
+    facts.incomplete.is_none()
+        && facts.writes.is_empty()
+        && facts.kinds.iter().all(|kind| READING_KINDS.contains(kind))
 }

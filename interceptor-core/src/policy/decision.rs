@@ -202,6 +202,17 @@ pub struct Obligations {
     pub notify: Vec<(Arc<RuleReference>, Vec<Arc<str>>)>,
 }
 
+impl Obligations {
+    /// Binds to what others ask for as well. Their masks are not joined here: which of them meet on a
+    /// target is the target's to know.
+    pub(super) fn join(&mut self, other: &Self) {
+        self.rules.extend(other.rules.iter().cloned());
+        self.limits.join(&other.limits);
+        self.read_only |= other.read_only;
+        self.notify.extend(other.notify.iter().cloned());
+    }
+}
+
 /// What one command, or its session, may use up: of each limit the lowest that a rule sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -222,6 +233,23 @@ impl Limits {
             && self.bytes.is_none()
             && self.duration.is_none()
             && self.rates.is_empty()
+    }
+
+    fn join(&mut self, other: &Self) {
+        lower(&mut self.rows, other.rows.as_ref());
+        lower(&mut self.bytes, other.bytes.as_ref());
+        lower(&mut self.duration, other.duration.as_ref());
+        self.rates.extend(other.rates.iter().cloned());
+    }
+}
+
+/// Of equal limits the first stays.
+fn lower<T: Clone + PartialOrd>(limit: &mut Option<Limit<T>>, other: Option<&Limit<T>>) {
+    let Some(other) = other else {
+        return;
+    };
+    if limit.as_ref().is_none_or(|limit| other.at < limit.at) {
+        *limit = Some(other.clone());
     }
 }
 

@@ -11,7 +11,7 @@ use core::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::error::Problem;
+use super::problem::Problem;
 
 /// The prefix of IPv4 addresses mapped into IPv6.
 const MAPPED_BITS: u8 = 96;

@@ -11,7 +11,7 @@ use saphyr_parser::Span;
 use super::error::PolicyErrors;
 use super::read::Reader;
 use super::yaml::{Node, Value};
-use super::{FILE_BYTES_MAX, Problem, Source, load, yaml};
+use super::{FILE_BYTES_MAX, Problem, Source, files, yaml};
 
 /// What a file says, without how it is laid out.
 #[derive(Debug)]
@@ -28,10 +28,7 @@ impl Form {
     /// If the text is no YAML of the language, or a document is none of policy.
     pub fn read(source: Source<'_>) -> Result<Self, PolicyErrors> {
         let mut errors = Vec::new();
-        let mut reader = Reader {
-            source,
-            errors: &mut errors,
-        };
+        let mut reader = Reader::new(source, &mut errors);
         let mut documents = Vec::new();
         if source.text.len() > FILE_BYTES_MAX {
             reader.report(Span::default(), Problem::FileTooLarge);
@@ -76,7 +73,7 @@ fn check_head(reader: &mut Reader<'_>, document: &Node) {
         reader.required(&fields, key, within, document.span);
     }
     if let Some(kind) = fields.optional("kind") {
-        let known: Vec<(&str, ())> = load::kind_names().map(|name| (name, ())).collect();
+        let known: Vec<(&str, ())> = files::kind_names().map(|name| (name, ())).collect();
         reader.one_of(kind, "kind", &known);
     }
 }

@@ -1,9 +1,8 @@
-//! From files to a snapshot.
+//! From documents to a snapshot.
 //!
-//! It owns what concerns documents together: their kinds, unique names, references between
-//! them. What a kind's keys mean is the kind's own file's.
+//! It owns the order of that: first all that documents say of each other is checked, then everything is
+//! compiled. What a kind's keys mean is the kind's own file's.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,89 +11,26 @@ use hashbrown::{HashMap, HashSet};
 use saphyr_parser::Span;
 use sha2::{Digest, Sha256};
 
-use super::decide::{self, Rule};
-use super::error::{PolicyError, PolicyErrors, Problem};
+use super::approver_document::{self, ApproverGroups, Placed};
+use super::decide::{self, Rule, RuleObligations};
+use super::error::{PolicyError, PolicyErrors};
+use super::files::{Documents, Files, Head};
+use super::grant_document::GrantDocument;
+use super::identity_document::{Identity, IdentityDocument};
+use super::lift::Lifter;
 use super::mask_document::MaskDocument;
-use super::read::{Reader, did_you_mean, report};
+use super::mask_lists::{self, MaskLists};
+use super::people::{People, Person};
+use super::problem::Problem;
+use super::read::{did_you_mean, report};
+use super::reference::{Names, Reference, Referent};
 use super::rule_document::RuleDocument;
 use super::target_document::TargetDocument;
 use super::test_document::{Test, TestDocument};
-use super::yaml::{Node, Value};
 use super::{
-    DOCUMENTS_MAX, FILE_BYTES_MAX, NAME_CHARS_MAX, NAMES_MAX, NamePattern, Protocol, RuleReference,
-    Snapshot, Source, Target, mask_document, overlap, rule_document, target_document,
-    test_document, yaml,
+    Counts, NAMES_MAX, Protocol, Snapshot, Source, Target, estimates, obligation_document, overlap,
 };
-use crate::mask::{HashKey, Masks};
-
-/// What every document has.
-struct Head<'a> {
-    name: String,
-    source: Source<'a>,
-    /// Where the name stands: errors about the whole document point there.
-    place: Span,
-    /// The line that the document starts on.
-    line: usize,
-}
-
-/// Everything read so far.
-#[derive(Default)]
-struct Files<'a> {
-    targets: Vec<(Head<'a>, TargetDocument)>,
-    rules: Vec<(Head<'a>, RuleDocument)>,
-    masks: Vec<(Head<'a>, MaskDocument)>,
-    tests: Vec<(Head<'a>, TestDocument)>,
-    /// The files being read are those of a folder of tests.
-    among_tests: bool,
-    /// `file:line` of every document by kind and name, of those with errors in them too.
-    places: HashMap<(&'static str, String), String>,
-    document_count: usize,
-    /// A document's kind or name could not be read, so a reference may rightly lead to it.
-    head_lost: bool,
-    errors: Vec<PolicyError>,
-}
-
-/// Reads a document's spec and keeps it.
-type ReadKind = for<'a> fn(&mut Files<'a>, Head<'a>, &Node);
-
-/// The kinds of documents. A new kind is a line here and a file of its own.
-const KINDS: &[(&str, ReadKind)] = &[
-    ("Target", |files, head, spec| {
-        let mut reader = Reader {
-            source: head.source,
-            errors: &mut files.errors,
-        };
-        let body = target_document::read(&mut reader, &head.name, spec, head.place);
-        files.targets.extend(body.map(|body| (head, body)));
-    }),
-    ("Rule", |files, head, spec| {
-        let mut reader = Reader {
-            source: head.source,
-            errors: &mut files.errors,
-        };
-        let body = rule_document::read(&mut reader, &head.name, spec, head.place);
-        files.rules.extend(body.map(|body| (head, body)));
-    }),
-    ("Mask", |files, head, spec| {
-        let mut reader = Reader {
-            source: head.source,
-            errors: &mut files.errors,
-        };
-        let body = mask_document::read(&mut reader, spec, head.place);
-        files.masks.extend(body.map(|body| (head, body)));
-    }),
-    ("Test", |files, head, spec| {
-        let mut reader = Reader {
-            source: head.source,
-            errors: &mut files.errors,
-        };
-        if !files.among_tests {
-            return reader.report(head.place, Problem::TestAmongPolicy);
-        }
-        let body = test_document::read(&mut reader, spec, head.place);
-        files.tests.extend(body.map(|body| (head, body)));
-    }),
-];
+use crate::mask::{HashKey, Layer};
 
 pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapshot, PolicyErrors> {
     load_with_tests(sources, &[], hash_key).map(|(snapshot, _)| snapshot)
@@ -115,222 +51,231 @@ pub(super) fn load_with_tests(
     for source in tests {
         files.read(*source);
     }
-    let target_names = files.target_names();
-    files.check_endpoints();
-    files.check_tests(&target_names);
-    let Files {
-        targets,
-        mut rules,
-        mut masks,
-        tests,
-        head_lost,
-        mut errors,
-        ..
-    } = files;
-    if !head_lost {
-        for (head, rule) in &mut rules {
-            check_targets(head, rule.targets.as_deref(), &target_names, &mut errors);
-        }
-        for (head, mask) in &mut masks {
-            check_targets(head, mask.targets.as_deref(), &target_names, &mut errors);
-        }
-        if target_names.is_empty() && errors.is_empty() {
-            errors.push(PolicyError::of_all(Problem::NoTarget));
-        }
+    let mut errors = core::mem::take(&mut files.errors);
+    check_endpoints(&files.targets, &mut errors);
+    check_tests(&files, &mut errors);
+    let references_lead = check_references(&files, &mut errors);
+    if !files.head_lost && files.names_of("Target").next().is_none() && errors.is_empty() {
+        errors.push(PolicyError::of_all(Problem::NoTarget));
     }
-    check_masks(&targets, &masks, &mut errors);
+    let people = people(&files.identities, &mut errors);
+    let groups = approver_groups(&files, &people, references_lead, &mut errors);
+    check_masks(&files.targets, &files.masks, &mut errors);
+    let layers = layers(&files, &mut errors);
+    let lists = MaskLists::of(&files.rules);
+    let targets = compile_targets(&files, &groups, &layers, &lists, hash_key, &mut errors);
+    let counts = counts(&files);
+    let mut rules: Vec<Rule> = Vec::new();
+    for (head, rule) in files.rules {
+        rules.push(compile_rule(&head, rule, &groups, &lists, &mut errors));
+    }
+    decide::sort(&mut rules);
     if !errors.is_empty() {
         // What has no file comes last.
         errors.sort_by_cached_key(|e| (e.file.is_empty(), e.file.clone(), e.line, e.column));
         return Err(PolicyErrors(errors));
     }
-    let mut targets: Vec<Arc<Target>> = targets
-        .into_iter()
-        .map(|target| Arc::new(compile_target(target, &masks, hash_key)))
+    let mut lifters: Vec<Lifter> = Vec::new();
+    for (documents, only_holds) in [(files.grants, false), (files.bypasses, true)] {
+        let lifter = |(head, grant)| compile_lifter(&head, grant, only_holds);
+        lifters.extend(documents.into_iter().map(lifter));
+    }
+    lifters.sort_by(|a, b| {
+        let order = |lifter: &Lifter| (lifter.only_holds, lifter.reference.name.clone());
+        order(a).cmp(&order(b))
+    });
+    let identities = files.identities.into_iter();
+    let identities = identities.map(|(head, identity)| compile_identity(&head, identity));
+    let mut identities: Vec<Identity> = identities.collect();
+    identities.sort_by(|a, b| a.person.cmp(&b.person));
+    let tests = files.tests.into_iter();
+    let tests = tests
+        .map(|(head, test)| compile_test(&head, test))
         .collect();
-    targets.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut rules: Vec<Rule> = rules.into_iter().map(compile_rule).collect();
-    decide::sort(&mut rules);
     let snapshot = Snapshot {
         targets,
         hash: hash(&sources),
-        mask_count: masks.len(),
+        mask_count: counts.masks,
+        counts,
         files: sources
             .iter()
             .map(|source| (source.file.into(), source.text.into()))
             .collect(),
-        people: Arc::default(),
+        people: Arc::new(People(people)),
+        identities,
+        lifters,
         rules,
     };
-    Ok((snapshot, tests.into_iter().map(compile_test).collect()))
+    Ok((snapshot, tests))
 }
 
-impl<'a> Files<'a> {
-    fn read(&mut self, source: Source<'a>) {
-        let mut reader = Reader {
-            source,
-            errors: &mut self.errors,
-        };
-        let start = Span::default();
-        if source.text.len() > FILE_BYTES_MAX {
-            reader.report(start, Problem::FileTooLarge);
-            self.head_lost = true;
-            return;
-        }
-        let mut stopped = false;
-        let documents = yaml::read(source.text, |span, problem| {
-            stopped = true;
-            reader.report(span, problem);
-        });
-        if documents.is_empty() && !stopped {
-            reader.report(start, Problem::EmptyDocument);
-        }
-        self.head_lost |= stopped;
-        for document in &documents {
-            self.document_count += 1;
-            if self.document_count == DOCUMENTS_MAX + 1 {
-                self.errors
-                    .push(PolicyError::of_all(Problem::TooManyDocuments));
-            }
-            if self.document_count <= DOCUMENTS_MAX
-                && self.read_document(source, document).is_none()
-            {
-                self.head_lost = true;
-            }
-        }
+/// What two entries claim, and more names than there may be.
+fn check_endpoints(targets: &Documents<'_, TargetDocument>, errors: &mut Vec<PolicyError>) {
+    let documents = targets.iter();
+    let documents = documents.map(|(head, target)| (head.name.as_str(), head.source, target));
+    overlap::check(documents, errors);
+    let names = targets.iter().flat_map(|(_, target)| &target.names);
+    let names: HashSet<&str> = names.map(|(at, _)| at.name.as_str()).collect();
+    if names.len() > NAMES_MAX {
+        errors.push(PolicyError::of_all(Problem::TooManyNames));
     }
+}
 
-    /// `None` if the document's kind or name could not be read.
-    fn read_document(&mut self, source: Source<'a>, document: &Node) -> Option<()> {
-        let mut reader = Reader {
-            source,
-            errors: &mut self.errors,
-        };
-        if matches!(document.value, Value::Null) {
-            reader.report(document.span, Problem::EmptyDocument);
-            return Some(());
-        }
-        let within = "a document";
-        let fields = reader.fields(document, within, ["kind", "name", "spec"])?;
-        let kind = reader.required(&fields, "kind", within, document.span);
-        let kind = kind.and_then(|node| reader.one_of(node, "kind", &kinds()));
-        let name_node = reader.required(&fields, "name", within, document.span);
-        let name = name_node.and_then(|node| document_name(&mut reader, node));
-        let place = name_node.map_or(document.span, |node| node.span);
-        let spec = reader.required(&fields, "spec", within, place);
-        let ((kind, read), name) = (kind?, name?);
-        let line = document.span.start.line();
-        let here = format!("{}:{line}", source.file);
-        if let Some(first) = self.places.get(&(kind, name.clone())) {
-            let first = first.clone();
-            reader.report(
-                place,
-                Problem::DuplicateName {
-                    kind,
-                    name: name.clone(),
-                    first,
-                },
-            );
-        }
-        self.places.entry((kind, name.clone())).or_insert(here);
-        if let Some(spec) = spec {
-            read(
-                self,
-                Head {
-                    name,
-                    source,
-                    place,
-                    line,
-                },
-                spec,
-            );
-        }
-        Some(())
-    }
-
-    fn target_names(&self) -> Vec<String> {
-        let targets = self.places.keys().filter(|(kind, _)| *kind == "Target");
-        let mut names: Vec<String> = targets.map(|(_, name)| name.clone()).collect();
-        names.sort();
-        names
-    }
-
-    /// A test asks a target that is there for what it can do.
-    fn check_tests(&mut self, target_names: &[String]) {
-        for (head, test) in &self.tests {
-            let name = &test.given.target;
-            let (place, problem, help) = if !target_names.contains(name) && !self.head_lost {
-                let help = did_you_mean(name, target_names.iter().map(String::as_str));
-                let problem = Problem::UnknownTarget { name: name.clone() };
-                (test.target_place, problem, help)
-            } else {
-                let mut targets = self.targets.iter();
-                let target = targets.find(|(head, _)| head.name == *name);
-                match target.and_then(|(_, target)| test.misfit(target.protocol)) {
-                    Some(problem) => (test.command_place, problem, None),
-                    None => continue,
-                }
+/// A test asks a target that is there for what it can do.
+fn check_tests(files: &Files<'_>, errors: &mut Vec<PolicyError>) {
+    let mut names: Vec<&str> = files.names_of("Target").collect();
+    names.sort_unstable();
+    for (head, test) in &files.tests {
+        let name = &test.given.target;
+        let (place, problem, help) = if !names.contains(&name.as_str()) && !files.head_lost {
+            let help = did_you_mean(name, names.iter().copied());
+            let problem = Problem::UnknownReference {
+                what: Referent::Target.noun(),
+                name: name.clone(),
             };
-            report(&mut self.errors, head.source, place, problem, help);
+            (test.target_place, problem, help)
+        } else {
+            let mut targets = files.targets.iter();
+            let target = targets.find(|(head, _)| head.name == *name);
+            match target.and_then(|(_, target)| test.misfit(target.protocol)) {
+                Some(problem) => (test.command_place, problem, None),
+                None => continue,
+            }
+        };
+        report(errors, head.source, place, problem, help);
+    }
+}
+
+/// Reports names that lead nowhere. `false` if there are some, or could be.
+fn check_references(files: &Files<'_>, errors: &mut Vec<PolicyError>) -> bool {
+    let mut names = Names::default();
+    for (kind, referents) in [
+        ("Target", &[Referent::Target][..]),
+        ("Identity", &[Referent::Person, Referent::Identity]),
+        ("ApproverGroup", &[Referent::ApproverGroup]),
+        ("Mask", &[Referent::Mask]),
+        ("Rule", &[Referent::Rule]),
+    ] {
+        for name in files.names_of(kind) {
+            for referent in referents {
+                names.add(*referent, name);
+            }
         }
     }
-
-    /// What two entries claim, and more names than there may be.
-    fn check_endpoints(&mut self) {
-        let targets = self.targets.iter();
-        let targets = targets.map(|(head, target)| (head.name.as_str(), head.source, target));
-        overlap::check(targets, &mut self.errors);
-        let names = self.targets.iter().flat_map(|(_, target)| &target.names);
-        let names: HashSet<&str> = names.map(|(at, _)| at.name.as_str()).collect();
-        if names.len() > NAMES_MAX {
-            self.errors.push(PolicyError::of_all(Problem::TooManyNames));
+    for (_, identity) in &files.identities {
+        for group in &identity.groups {
+            names.add(Referent::Group, group);
         }
     }
-}
-
-/// The names of all kinds, with that of the documents that only tools read.
-pub(super) fn kind_names() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(name, _)| *name).chain(["Test"])
-}
-
-/// The table of kinds with each name beside its function, as [`Reader::one_of`] wants it.
-fn kinds() -> Vec<(&'static str, (&'static str, ReadKind))> {
-    KINDS
-        .iter()
-        .map(|(name, read)| (*name, (*name, *read)))
-        .collect()
-}
-
-fn document_name(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
-    let name = reader.text(node)?;
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.len() > NAME_CHARS_MAX || !name.chars().all(fits) {
-        reader.report(node.span, Problem::BadName);
-        return None;
+    let identities_lost = files.names_of("Identity").count() > files.identities.len();
+    if identities_lost {
+        names.lose(Referent::Group);
     }
-    Some(name.into())
+    names.sort();
+    if files.head_lost {
+        return false;
+    }
+    let before = errors.len();
+    let mut check = |head: &Head<'_>, references: &[Reference]| {
+        names.check(head.source, references, errors);
+    };
+    for (head, rule) in &files.rules {
+        check(head, &rule.conditions.references);
+        check(head, &rule.obligations.masks);
+        check(head, &rule.obligations.notify);
+        check(
+            head,
+            &rule
+                .action
+                .as_ref()
+                .map_or(Vec::new(), |action| action.references()),
+        );
+    }
+    for (head, target) in &files.targets {
+        check(head, &target.default.references());
+        check(head, &target.incomplete.references());
+    }
+    for (head, mask) in &files.masks {
+        check(head, mask.targets.as_deref().unwrap_or_default());
+    }
+    for (head, identity) in &files.identities {
+        check(head, &identity.references);
+    }
+    for (head, group) in &files.approver_groups {
+        check(head, &group.persons);
+        check(head, &group.groups);
+    }
+    for (head, grant) in files.grants.iter().chain(&files.bypasses) {
+        check(head, &grant.conditions.references);
+        check(head, grant.lifts.as_deref().unwrap_or_default());
+        check(head, &grant.notify);
+    }
+    errors.len() == before && !identities_lost
 }
 
-/// A name that leads to no target is a slip, and the rule behind it would never speak.
-fn check_targets(
-    head: &Head<'_>,
-    wanted: Option<&[(String, Span)]>,
-    known: &[String],
+/// Who is behind the users of the gateway host. A user who would be two people is reported.
+fn people(
+    identities: &Documents<'_, IdentityDocument>,
     errors: &mut Vec<PolicyError>,
-) {
-    for (name, place) in wanted.unwrap_or_default() {
-        let pattern = NamePattern::new(name);
-        if !known.iter().any(|known| pattern.matches(known)) {
-            let help = did_you_mean(name, known.iter().map(String::as_str));
-            let problem = Problem::UnknownTarget { name: name.clone() };
-            report(errors, head.source, *place, problem, help);
+) -> Vec<Person> {
+    let mut taken: HashMap<(&'static str, String), (&Head<'_>, usize)> = HashMap::new();
+    for (head, identity) in identities {
+        let users = identity.local_users.iter();
+        let users = users.map(|(user, span)| ("user of the gateway host", user.clone(), *span));
+        let uids = identity.uids.iter();
+        let uids = uids.map(|(uid, span)| ("user id", alloc::format!("{uid}"), *span));
+        for (what, value, span) in users.chain(uids) {
+            let first = *taken
+                .entry((what, value.clone()))
+                .or_insert((head, span.start.line()));
+            let (other, line) = first;
+            if other.name != head.name {
+                let problem = Problem::SharedHostUser {
+                    what,
+                    value,
+                    other: other.name.clone(),
+                    place: alloc::format!("{}:{line}", other.source.file),
+                };
+                report(errors, head.source, span, problem, None);
+            }
         }
+    }
+    let person = |(head, identity): &(Head<'_>, IdentityDocument)| Person {
+        name: head.name.as_str().into(),
+        users: without_places(identity.local_users.clone()),
+        uids: without_places(identity.uids.clone()),
+    };
+    let mut people: Vec<Person> = identities.iter().map(person).collect();
+    people.sort_by(|a, b| a.name.cmp(&b.name));
+    people
+}
+
+/// The people in each group. With names that lead nowhere, nobody can be counted: then a quorum is
+/// nobody's error.
+fn approver_groups(
+    files: &Files<'_>,
+    people: &[Person],
+    references_lead: bool,
+    errors: &mut Vec<PolicyError>,
+) -> ApproverGroups {
+    let documents = files.approver_groups.iter();
+    let documents = documents.map(|(head, document)| Placed {
+        name: &head.name,
+        place: head.place,
+        source: head.source,
+        document,
+    });
+    let documents: Vec<Placed<'_>> = documents.collect();
+    let groups = approver_document::compile(&documents, people, errors);
+    match references_lead && errors.is_empty() {
+        true => groups,
+        false => groups.uncounted(),
     }
 }
 
 fn check_masks(
-    targets: &[(Head<'_>, TargetDocument)],
-    masks: &[(Head<'_>, MaskDocument)],
+    targets: &Documents<'_, TargetDocument>,
+    masks: &Documents<'_, MaskDocument>,
     errors: &mut Vec<PolicyError>,
 ) {
     let is_tcp = |target: &TargetDocument| target.protocol == Protocol::Tcp;
@@ -358,71 +303,134 @@ fn check_masks(
     }
 }
 
-fn compile_target(
-    (head, target): (Head<'_>, TargetDocument),
-    masks: &[(Head<'_>, MaskDocument)],
-    hash_key: &HashKey,
-) -> Target {
-    let here = || {
-        masks
-            .iter()
-            .map(|(_, mask)| mask)
-            .filter(|mask| mask.is_on(&head.name))
-    };
-    let columns = here()
-        .flat_map(|mask| mask.columns.iter().cloned())
+/// What each mask hides, in the order of the documents.
+fn layers(files: &Files<'_>, errors: &mut Vec<PolicyError>) -> Vec<Layer> {
+    let detectors = files.detectors.iter();
+    let detectors: HashMap<&str, &Arc<_>> = detectors
+        .map(|(head, detector)| (head.name.as_str(), detector))
         .collect();
-    let patterns = here().flat_map(|mask| mask.patterns.iter().copied());
-    let masks = Arc::new(Masks::new(columns, patterns, hash_key.clone()));
-    Target {
-        name: head.name,
-        protocol: target.protocol,
-        endpoints: without_places(target.endpoints),
-        names: without_places(target.names),
-        unix_sockets: without_places(target.unix_sockets),
-        preserve_client_address: target.preserve_client_address,
-        default: target.default,
-        incomplete: target.incomplete,
-        catalog: target.catalog,
-        masks,
+    let lost = files.head_lost || files.names_of("Detector").count() > files.detectors.len();
+    let layer = |(head, mask): &(Head<'_>, MaskDocument)| {
+        mask.compile(&detectors, lost, head.source, errors)
+    };
+    files.masks.iter().map(layer).collect()
+}
+
+fn compile_targets(
+    files: &Files<'_>,
+    groups: &ApproverGroups,
+    layers: &[Layer],
+    lists: &MaskLists,
+    hash_key: &HashKey,
+    errors: &mut Vec<PolicyError>,
+) -> Vec<Arc<Target>> {
+    let mut targets = Vec::new();
+    for (head, target) in &files.targets {
+        let default = target.default.compile(groups, head.source, errors);
+        let incomplete = target.incomplete.compile(groups, head.source, errors);
+        let masks = mask_lists::on_target(files, &head.name, layers, lists, hash_key);
+        let Some(masks) = masks else {
+            let target = head.name.clone();
+            report(
+                errors,
+                head.source,
+                head.place,
+                Problem::TooManyMaskLists { target },
+                None,
+            );
+            continue;
+        };
+        targets.push(Arc::new(Target {
+            name: head.name.clone(),
+            protocol: target.protocol,
+            endpoints: without_places(target.endpoints.clone()),
+            names: without_places(target.names.clone()),
+            unix_sockets: without_places(target.unix_sockets.clone()),
+            preserve_client_address: target.preserve_client_address,
+            default,
+            incomplete,
+            catalog: target.catalog.clone(),
+            masks: Arc::clone(masks.always()),
+            masks_by_rule: masks,
+            needs_estimates: estimates::are_needed(files, &head.name),
+        }));
     }
+    targets.sort_by(|a, b| a.name.cmp(&b.name));
+    targets
 }
 
 fn without_places<T>(entries: Vec<(T, Span)>) -> Vec<T> {
     entries.into_iter().map(|(entry, _)| entry).collect()
 }
 
-fn compile_test((head, test): (Head<'_>, TestDocument)) -> Test {
+fn compile_rule(
+    head: &Head<'_>,
+    rule: RuleDocument,
+    groups: &ApproverGroups,
+    lists: &MaskLists,
+    errors: &mut Vec<PolicyError>,
+) -> Rule {
+    let reference = head.reference();
+    let action = rule
+        .action
+        .map(|action| action.compile(groups, head.source, errors));
+    let obligations = (!rule.obligations.is_empty()).then(|| RuleObligations {
+        alone: Arc::new(rule.obligations.compile(&reference)),
+        mask_list: lists.number(&rule.obligations.masks),
+    });
+    Rule {
+        reference,
+        priority: rule.priority,
+        conditions: rule.conditions.conditions,
+        action,
+        obligations,
+    }
+}
+
+fn compile_test(head: &Head<'_>, test: TestDocument) -> Test {
     Test {
-        reference: reference(head),
+        reference: head.reference().as_ref().clone(),
         given: test.given,
         command: test.command,
         expect: test.expect,
     }
 }
 
-fn reference(head: Head<'_>) -> RuleReference {
-    RuleReference {
-        line: u32::try_from(head.line).unwrap_or(u32::MAX),
-        name: head.name,
-        file: head.source.file.into(),
+fn compile_lifter(head: &Head<'_>, grant: GrantDocument, only_holds: bool) -> Lifter {
+    let patterns = |lifts: Vec<Reference>| lifts.iter().map(Reference::pattern).collect();
+    Lifter {
+        reference: head.reference(),
+        only_holds,
+        conditions: grant.conditions.conditions,
+        from_unix_ns: grant.from_unix_ns,
+        until_unix_ns: grant.until_unix_ns,
+        rules: grant.lifts.map(patterns),
+        default: grant.lifts_default,
+        notify: obligation_document::names(&grant.notify),
+        reason: grant.reason,
     }
 }
 
-fn compile_rule((head, rule): (Head<'_>, RuleDocument)) -> Rule {
-    let reference = reference(head);
-    let targets = rule.targets.map(|names| {
-        names
-            .iter()
-            .map(|(name, _)| NamePattern::new(name))
-            .collect()
-    });
-    let mut conditions = rule.conditions;
-    conditions.targets = targets;
-    Rule {
-        reference: Arc::new(reference),
-        conditions,
-        action: rule.action,
+fn compile_identity(head: &Head<'_>, identity: IdentityDocument) -> Identity {
+    let groups = identity.groups.iter();
+    Identity {
+        person: head.name.as_str().into(),
+        groups: groups.map(|group| group.as_str().into()).collect(),
+        is: identity.is,
+        uids: without_places(identity.uids),
+    }
+}
+
+fn counts(files: &Files<'_>) -> Counts {
+    Counts {
+        targets: files.targets.len(),
+        rules: files.rules.len(),
+        masks: files.masks.len(),
+        detectors: files.detectors.len(),
+        identities: files.identities.len(),
+        approver_groups: files.approver_groups.len(),
+        grants: files.grants.len(),
+        bypasses: files.bypasses.len(),
     }
 }
 

@@ -4,51 +4,97 @@
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashMap;
 use saphyr_parser::Span;
 
-use super::error::Problem;
-use super::read::Reader;
-use super::rule_document::target_name;
+use super::Source;
+use super::error::PolicyError;
+use super::match_document::column;
+use super::problem::Problem;
+use super::read::{Reader, did_you_mean, report};
+use super::reference::{Reference, Referent};
 use super::yaml::Node;
-use super::{NamePattern, RelationPattern};
-use crate::mask::{ColumnMask, Method, Pattern};
+use crate::mask::{ColumnMask, Detector, Finder, Layer, Method, Pattern};
+
+pub(super) const MASK_KEYS: [&str; 5] = ["targets", "columns", "patterns", "with", "when"];
+
+/// When a mask is in force: always, or for what a rule names it.
+pub(super) const WHEN: &[(&str, bool)] = &[("always", true), ("named", false)];
 
 /// A mask as its document says, before others are looked at.
 pub(super) struct MaskDocument {
-    /// The targets as written, with their places; `None` for all.
-    pub(super) targets: Option<Vec<(String, Span)>>,
+    /// The targets; `None` for all.
+    pub(super) targets: Option<Vec<Reference>>,
     pub(super) columns: Vec<ColumnMask>,
-    pub(super) patterns: Vec<(Pattern, Method)>,
+    /// Names of patterns, with their places.
+    patterns: Vec<(String, Span)>,
+    method: Method,
+    /// Not only where a rule names it.
+    pub(super) is_always: bool,
     /// Where `columns` stands.
     pub(super) columns_place: Span,
 }
 
 impl MaskDocument {
     pub(super) fn is_on(&self, target: &str) -> bool {
-        self.targets.as_ref().is_none_or(|names| {
-            names
-                .iter()
-                .any(|(name, _)| NamePattern::new(name).matches(target))
-        })
+        self.targets
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|name| name.pattern().matches(target)))
+    }
+
+    /// Reports patterns that are neither known to every gateway nor a Detector's name. `lost` says that
+    /// some detectors could not be read.
+    pub(super) fn compile(
+        &self,
+        detectors: &HashMap<&str, &Arc<Detector>>,
+        lost: bool,
+        source: Source<'_>,
+        errors: &mut Vec<PolicyError>,
+    ) -> Layer {
+        let mut patterns = Vec::new();
+        for (name, span) in &self.patterns {
+            let built_in = Pattern::NAMES.iter().find(|(known, _)| known == name);
+            let finder = match (built_in, detectors.get(name.as_str())) {
+                (Some((_, pattern)), _) => Finder::BuiltIn(*pattern),
+                (None, Some(detector)) => Finder::Custom(Arc::clone(detector)),
+                (None, None) => {
+                    if !lost {
+                        let mut known: Vec<&str> = detectors.keys().copied().collect();
+                        known.sort_unstable();
+                        let built_in = Pattern::NAMES.iter().map(|(known, _)| *known);
+                        let help = did_you_mean(name, built_in.chain(known));
+                        let problem = Problem::UnknownValue {
+                            what: "pattern",
+                            value: name.clone(),
+                        };
+                        report(errors, source, *span, problem, help);
+                    }
+                    continue;
+                }
+            };
+            patterns.push((finder, self.method));
+        }
+        Layer::new(self.columns.clone(), patterns)
     }
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<MaskDocument> {
-    let fields = reader.fields(
-        spec,
-        "a Mask's spec",
-        ["targets", "columns", "patterns", "with"],
-    )?;
+    let fields = reader.fields(spec, "a Mask's spec", MASK_KEYS)?;
     let method = match fields.optional("with") {
         Some(node) => reader.one_of(node, "method", Method::NAMES),
         None => Some(Method::Full),
     };
-    let targets = reader.list(fields.optional("targets"), target_name);
+    let is_always = match fields.optional("when") {
+        Some(node) => reader.one_of(node, "word", WHEN),
+        None => Some(true),
+    };
+    let targets = reader.references(fields.optional("targets"), Referent::Target);
     let columns = reader.list(fields.optional("columns"), column);
     let patterns = reader.list(fields.optional("patterns"), |reader, node| {
-        reader.one_of(node, "pattern", Pattern::NAMES)
+        Some((reader.text(node)?.to_owned(), node.span))
     });
     if fields.optional("columns").is_none() && fields.optional("patterns").is_none() {
         reader.report(place, Problem::EmptyMask);
@@ -58,35 +104,15 @@ pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<
     Some(MaskDocument {
         targets,
         columns: columns
-            .map(|(relation, column)| ColumnMask {
-                relation,
-                column,
+            .map(|column| ColumnMask {
+                relation: column.relation,
+                column: column.column,
                 method,
             })
             .collect(),
-        patterns: patterns
-            .unwrap_or_default()
-            .into_iter()
-            .map(|p| (p, method))
-            .collect(),
+        patterns: patterns.unwrap_or_default(),
+        method,
+        is_always: is_always?,
         columns_place: fields.optional("columns").map_or(place, |node| node.span),
     })
-}
-
-/// `table.column` or `schema.table.column`.
-fn column(reader: &mut Reader<'_>, node: &Node) -> Option<(RelationPattern, NamePattern)> {
-    let text = reader.text(node)?;
-    let parsed = text.rsplit_once('.').and_then(|(relation, column)| {
-        let relation = RelationPattern::parse(relation)?;
-        (!column.is_empty() && !text.contains(' ')).then(|| (relation, NamePattern::new(column)))
-    });
-    if parsed.is_none() {
-        reader.report(
-            node.span,
-            Problem::BadColumn {
-                value: text.to_owned(),
-            },
-        );
-    }
-    parsed
 }

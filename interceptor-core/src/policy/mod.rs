@@ -7,24 +7,41 @@
 //! [`View::decide`] is the only place where a command is judged. `docs/policies.md` explains
 //! the language to those who write it.
 
+mod action_document;
+mod approver_document;
+mod condition;
+mod cover;
 mod decide;
 mod decision;
+mod detector_document;
 mod endpoint;
 mod error;
+mod estimates;
+mod explain;
 mod expression;
+mod files;
 mod form;
+mod grant_document;
+mod identity_document;
+mod lift;
 mod load;
 mod mask_document;
+mod mask_lists;
+mod match_document;
 mod name;
+mod obligation_document;
 mod overlap;
 mod people;
+mod place;
+mod problem;
 mod read;
+mod reference;
 mod rule_document;
 mod target_document;
 mod test_document;
 mod test_verdict;
+mod times;
 mod view;
-mod view_session;
 mod yaml;
 
 use alloc::string::String;
@@ -37,11 +54,13 @@ use ipnet::IpNet;
 
 use crate::mask::{HashKey, Masks};
 
+pub use condition::Met;
 pub use decision::{
     Action, Approver, ApproverGroup, Decision, HoldPlan, Lift, Limit, Limits, Obligations,
     OnTimeout, Outcome, Rate, Requirement, RuleReference, Who,
 };
-pub use error::{PolicyError, PolicyErrors, Problem};
+pub use error::{PolicyError, PolicyErrors};
+pub use explain::{ConditionExplanation, Explanation, RuleExplanation};
 pub use expression::{
     EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, EXPRESSION_STEPS_MAX, Expression, ExpressionError,
     Scope, Truth,
@@ -49,6 +68,7 @@ pub use expression::{
 pub use form::Form;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
 pub use people::{People, Person};
+pub use problem::Problem;
 pub use test_document::{
     Expected, Given, TEST_AT_UNIX_NS, TEST_CLIENT, TEST_DATABASE, TEST_USER, Test, TestCommand,
 };
@@ -77,6 +97,29 @@ pub const ERRORS_MAX: usize = 100;
 pub const HOLD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10 * 60);
 /// The longest that a hold may wait.
 pub const HOLD_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The most memory that a compiled regular expression may take, in bytes.
+pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
+/// The deepest nesting in a regular expression.
+pub const REGEX_DEPTH_MAX: u32 = 50;
+/// The most regular expressions in all documents together.
+pub const REGEXES_MAX: usize = 1_000;
+/// The greatest priority of a rule; the least is as far below 0.
+pub const PRIORITY_MAX: i16 = 1_000;
+/// The most people that one hold may ask for of a group.
+pub const QUORUM_MAX: u32 = 100;
+/// How many times a hold may go on to others.
+pub const ESCALATIONS_MAX: usize = 3;
+/// The most days from the beginning of a grant to its end.
+pub const GRANT_DAYS_MAX: u64 = 90;
+/// The greatest limit on how long a command runs.
+pub const LIMIT_DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most commands in a limit's time.
+pub const RATE_MAX: u32 = 1_000_000;
+/// The most different lists of masks that the rules of one target name.
+pub const MASK_LISTS_MAX: usize = 8;
+/// What grants call a target's own action.
+pub const DEFAULT_RULE: &str = "default";
 
 /// A policy file's text and the name to report it by.
 #[derive(Debug, Clone, Copy)]
@@ -158,8 +201,53 @@ pub struct Target {
     pub incomplete: Action,
     /// How to read its catalogue; needed by masks on columns.
     pub catalog: Option<CatalogAccess>,
-    /// The masks in force on its replies.
+    /// The masks that are always in force on its replies.
     pub masks: Arc<Masks>,
+    /// Those with what rules name besides.
+    masks_by_rule: mask_lists::TargetMasks,
+    /// Some document that can concern it asks how many rows a table has.
+    needs_estimates: bool,
+}
+
+impl Target {
+    /// Every mask that can be in force, by whatever rules.
+    pub fn masks_possible(&self) -> &Arc<Masks> {
+        self.masks_by_rule.all()
+    }
+}
+
+/// How many documents of each kind there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Targets.
+    pub targets: usize,
+    /// Rules.
+    pub rules: usize,
+    /// Masks.
+    pub masks: usize,
+    /// Detectors.
+    pub detectors: usize,
+    /// Identities.
+    pub identities: usize,
+    /// Approver groups.
+    pub approver_groups: usize,
+    /// Grants.
+    pub grants: usize,
+    /// Bypasses.
+    pub bypasses: usize,
+}
+
+/// What a tool needs to know of a rule.
+#[derive(Debug, Clone, Copy)]
+pub struct RuleSummary<'a> {
+    /// Which one.
+    pub reference: &'a Arc<RuleReference>,
+    /// Its priority.
+    pub priority: i16,
+    /// The word of its outcome; `None` if it only asks for something.
+    pub outcome: Option<&'static str>,
+    /// It asks for something beside its outcome.
+    pub obliges: bool,
 }
 
 /// Checked policy: immutable, shared by every session that began under it.
@@ -175,7 +263,13 @@ pub struct Snapshot {
     pub files: Vec<(String, String)>,
     /// Who is behind the users of the gateway host.
     pub people: Arc<People>,
-    /// Strictest first, then by name: the first that matches decides.
+    /// How many documents it is made of.
+    pub counts: Counts,
+    /// By name.
+    identities: Vec<identity_document::Identity>,
+    /// Grants before bypasses, then by name.
+    lifters: Vec<lift::Lifter>,
+    /// By priority, then the strictest first, then by name: the first that matches decides.
     rules: Vec<decide::Rule>,
 }
 
@@ -193,6 +287,25 @@ impl Snapshot {
     /// How many rules are in force.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
+    }
+
+    /// The rules, in the order in which they are asked.
+    pub fn rules(&self) -> impl Iterator<Item = RuleSummary<'_>> {
+        self.rules.iter().map(|rule| RuleSummary {
+            reference: &rule.reference,
+            priority: rule.priority,
+            outcome: rule.outcome(),
+            obliges: rule.obligations.is_some(),
+        })
+    }
+
+    /// Some grant names the rule, whoever it is for.
+    fn is_granted(&self, rule: &str) -> bool {
+        let liftable = lift::Liftable {
+            rule: Some(rule),
+            holds: false,
+        };
+        self.lifters.iter().any(|lifter| lifter.names(liftable))
     }
 }
 

@@ -4,8 +4,9 @@
 //! rule asks; whether doubt counts as a match is a parameter.
 
 use alloc::boxed::Box;
+use core::fmt;
 
-use crate::command::Relation;
+use crate::command::{Column, Relation};
 
 /// What to do where a command leaves open which thing a name means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,60 @@ impl RelationPattern {
 
     pub(crate) fn matches_relation(&self, relation: &Relation, doubt: Doubt) -> bool {
         self.matches(relation.schema.as_deref(), &relation.name, doubt)
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for RelationPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema}.")?;
+        }
+        write!(f, "{}", self.name)
+    }
+}
+
+/// A column: `table.column` or `schema.table.column`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ColumnPattern {
+    pub(crate) relation: RelationPattern,
+    pub(crate) column: NamePattern,
+}
+
+impl ColumnPattern {
+    /// `None` if it has fewer than two parts, more than three, or an empty one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (relation, column) = text.rsplit_once('.')?;
+        let relation = RelationPattern::parse(relation)?;
+        (!column.is_empty() && !text.contains(' ')).then(|| Self {
+            relation,
+            column: NamePattern::new(column),
+        })
+    }
+
+    /// `relation` is where the column is taken to be from. Every column of a relation is in doubt this
+    /// one, and certainly only `*`.
+    pub(crate) fn matches(&self, relation: &Relation, column: &Column, doubt: Doubt) -> bool {
+        self.relation.matches_relation(relation, doubt) && self.matches_name(column, doubt)
+    }
+
+    /// The same, whatever the relation.
+    pub(crate) fn matches_name(&self, column: &Column, doubt: Doubt) -> bool {
+        match &column.name {
+            Some(name) => self.column.matches_identifier(name, doubt),
+            None => doubt == Doubt::Matches || self.column.as_str() == "*",
+        }
+    }
+}
+
+impl fmt::Display for ColumnPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.relation, self.column)
     }
 }
 

@@ -13,7 +13,8 @@ use core::ops::RangeInclusive;
 use ipnet::IpNet;
 use saphyr_parser::Span;
 
-use super::error::{PolicyError, Problem};
+use super::error::PolicyError;
+use super::problem::Problem;
 use super::read::report;
 use super::target_document::TargetDocument;
 use super::{Source, endpoint};

@@ -8,16 +8,21 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+use core::time::Duration;
 
 use ipnet::IpNet;
 use saphyr_parser::Span;
 
-use super::error::{PolicyError, Problem};
+use super::error::PolicyError;
+use super::problem::Problem;
+use super::reference::{Reference, Referent};
 use super::yaml::{Node, Value};
 use super::{
-    ERRORS_MAX, LIST_ENTRIES_MAX, NamePattern, RelationPattern, Source, TEXT_CHARS_MAX, endpoint,
+    ERRORS_MAX, LIST_ENTRIES_MAX, NamePattern, REGEXES_MAX, RelationPattern, Source,
+    TEXT_CHARS_MAX, endpoint, place,
 };
 
 /// How like a word must be to one that it is taken for (Jaro-Winkler, 1 is equal).
@@ -31,6 +36,8 @@ const SHOWN_CHARS_MAX: usize = 120;
 pub(super) struct Reader<'a> {
     pub(super) source: Source<'a>,
     pub(super) errors: &'a mut Vec<PolicyError>,
+    /// Regular expressions compiled so far, in all files.
+    pub(super) regex_count: usize,
 }
 
 /// A mapping's values by the keys that its reader named.
@@ -47,7 +54,15 @@ impl<'n, const N: usize> Fields<'n, N> {
     }
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(source: Source<'a>, errors: &'a mut Vec<PolicyError>) -> Self {
+        Self {
+            source,
+            errors,
+            regex_count: 0,
+        }
+    }
+
     pub(super) fn report(&mut self, span: Span, problem: Problem) {
         report(self.errors, self.source, span, problem, None);
     }
@@ -138,6 +153,95 @@ impl Reader<'_> {
         };
         self.report(node.span, problem);
         None
+    }
+
+    /// A text of any number of lines, up to so many bytes.
+    pub(super) fn lines<'n>(&mut self, node: &'n Node, bytes_max: usize) -> Option<&'n str> {
+        let Value::Scalar { text, .. } = &node.value else {
+            self.wrong_type(node, "a text");
+            return None;
+        };
+        let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        let problem = if text.trim().is_empty() {
+            Problem::EmptyText
+        } else if text.len() > bytes_max {
+            Problem::ExpressionTooLong
+        } else if text.chars().any(is_control) {
+            Problem::ControlCharacter
+        } else {
+            return Some(text);
+        };
+        self.report(node.span, problem);
+        None
+    }
+
+    /// A whole number in a range.
+    pub(super) fn number(&mut self, node: &Node, range: RangeInclusive<u64>) -> Option<u64> {
+        let text = self.text(node)?;
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number: Option<u64> = digits.then(|| text.parse().ok()).flatten();
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            let (value, (min, max)) = (text.to_owned(), range.into_inner());
+            self.report(node.span, Problem::NumberOutOfRange { value, min, max });
+        }
+        number
+    }
+
+    /// A number and `s`, `m` or `h`.
+    pub(super) fn duration(&mut self, node: &Node) -> Option<Duration> {
+        let text = self.text(node)?;
+        let duration = parse_duration(text);
+        if duration.is_none() {
+            let value = text.to_owned();
+            self.report(node.span, Problem::BadDuration { value });
+        }
+        duration
+    }
+
+    /// A list of names of other documents.
+    pub(super) fn references(
+        &mut self,
+        node: Option<&Node>,
+        referent: Referent,
+    ) -> Option<Vec<Reference>> {
+        self.list(node, |reader, node| Reference::read(reader, node, referent))
+    }
+
+    /// Says why a regular expression is none, in one line.
+    pub(super) fn regex<T>(&mut self, node: &Node, regex: Result<T, regex::Error>) -> Option<T> {
+        let error = match regex {
+            Ok(regex) => return Some(regex),
+            Err(error) => error,
+        };
+        let problem = match error {
+            regex::Error::CompiledTooBig(_) => Problem::RegexTooLarge,
+            error => {
+                // The engine draws the place over several lines; the last one has the reason.
+                let drawn = error.to_string();
+                let last = drawn.lines().next_back().unwrap_or_default();
+                let message = last.strip_prefix("error: ").unwrap_or(last).to_owned();
+                Problem::BadRegex { message }
+            }
+        };
+        self.report(node.span, problem);
+        None
+    }
+
+    /// Counts a regular expression: each may take as much memory as its limit allows. `None` if there
+    /// are too many already.
+    pub(super) fn count_regex(&mut self, node: &Node) -> Option<()> {
+        self.regex_count += 1;
+        if self.regex_count == REGEXES_MAX + 1 {
+            self.report(node.span, Problem::TooManyRegexes);
+        }
+        (self.regex_count <= REGEXES_MAX).then_some(())
+    }
+
+    /// The place of a byte of a scalar's text in the file, if the scalar stands on one line; else
+    /// all of the scalar.
+    pub(super) fn place_in(&self, node: &Node, offset: usize) -> Span {
+        place::of_byte(self.source, node, offset).unwrap_or(node.span)
     }
 
     pub(super) fn truth(&mut self, node: &Node) -> Option<bool> {
@@ -312,6 +416,17 @@ fn error_at(source: Source<'_>, span: Span, problem: Problem, help: Option<Strin
         lead,
         width: width.max(1),
     }
+}
+
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit_seconds) = [('s', 1), ('m', 60), ('h', 3600)]
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    Some(Duration::from_secs(number.checked_mul(unit_seconds)?))
 }
 
 /// The known word that was probably meant, or all of them if they are few.

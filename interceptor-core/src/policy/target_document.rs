@@ -1,23 +1,20 @@
 //! Documents of kind Target.
 //!
-//! It owns their keys, and the actions (`allow`, `deny`, `hold`) that rules share with them.
+//! It owns their keys. Their actions are [`super::action_document`]'s.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use saphyr_parser::Span;
 
+use super::action_document::{ActionDocument, Reasons, Verb, read_target_action};
 use super::endpoint::{self, Written};
-use super::error::Problem;
+use super::problem::Problem;
 use super::read::{Fields, Reader};
-use super::yaml::{Node, Value};
-use super::{
-    Action, CatalogAccess, Endpoint, HOLD_TIMEOUT_DEFAULT, HOLD_TIMEOUT_MAX, HoldPlan,
-    NamedEndpoint, Outcome, Protocol,
-};
+use super::yaml::Node;
+use super::{CatalogAccess, Endpoint, NamedEndpoint, Protocol};
 
 /// A target as its document says, before others are looked at.
 pub(super) struct TargetDocument {
@@ -27,8 +24,8 @@ pub(super) struct TargetDocument {
     pub(super) names: Vec<(NamedEndpoint, Span)>,
     pub(super) unix_sockets: Vec<(String, Span)>,
     pub(super) preserve_client_address: bool,
-    pub(super) default: Action,
-    pub(super) incomplete: Action,
+    pub(super) default: ActionDocument,
+    pub(super) incomplete: ActionDocument,
     pub(super) catalog: Option<CatalogAccess>,
 }
 
@@ -37,12 +34,15 @@ const PROTOCOLS: &[(&str, Protocol)] = &[
     (Protocol::Tcp.name(), Protocol::Tcp),
 ];
 
-/// The words of an action where the file gives none.
-pub(super) struct Reasons {
-    pub(super) allow: String,
-    pub(super) hold: String,
-    pub(super) deny: String,
-}
+pub(super) const TARGET_KEYS: [&str; 6] = [
+    "protocol",
+    "endpoints",
+    "preserveClientAddress",
+    "default",
+    "incomplete",
+    "catalog",
+];
+pub(super) const CATALOG_KEYS: [&str; 2] = ["user", "passwordFile"];
 
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -51,15 +51,7 @@ pub(super) fn read(
     place: Span,
 ) -> Option<TargetDocument> {
     let within = "a Target's spec";
-    let keys = [
-        "protocol",
-        "endpoints",
-        "preserveClientAddress",
-        "default",
-        "incomplete",
-        "catalog",
-    ];
-    let fields = reader.fields(spec, within, keys)?;
+    let fields = reader.fields(spec, within, TARGET_KEYS)?;
     let protocol = reader.required(&fields, "protocol", within, place);
     let protocol = protocol.and_then(|node| reader.one_of(node, "protocol", PROTOCOLS));
     let endpoints = reader.required(&fields, "endpoints", within, place);
@@ -69,23 +61,19 @@ pub(super) fn read(
         None => Some(false),
     };
     let default = match fields.optional("default") {
-        Some(node) => action(reader, node, &default_reasons(name)),
+        Some(node) => read_target_action(reader, node, &default_reasons(name)),
         // Nothing of what it carries is understood, so somebody has to say that it may pass.
-        None if protocol == Some(Protocol::Tcp) => Some(Action {
-            outcome: Outcome::Deny,
-            reason: default_reasons(name).deny.into(),
-        }),
-        None => Some(Action {
-            outcome: Outcome::Allow,
-            reason: default_reasons(name).allow.into(),
-        }),
+        None if protocol == Some(Protocol::Tcp) => {
+            Some(ActionDocument::new(Verb::Deny, default_reasons(name).deny))
+        }
+        None => Some(ActionDocument::new(
+            Verb::Allow,
+            default_reasons(name).allow,
+        )),
     };
     let incomplete = match fields.optional("incomplete") {
-        Some(node) => action(reader, node, &incomplete_reasons()),
-        None => Some(Action {
-            outcome: Outcome::Deny,
-            reason: incomplete_reasons().deny.into(),
-        }),
+        Some(node) => read_target_action(reader, node, &incomplete_reasons()),
+        None => Some(ActionDocument::new(Verb::Deny, incomplete_reasons().deny)),
     };
     let catalog = match fields.optional("catalog") {
         Some(node) => catalog(reader, node).map(Some),
@@ -94,7 +82,7 @@ pub(super) fn read(
     let (default, incomplete) = (default?, incomplete?);
     if protocol == Some(Protocol::Tcp) {
         check_pass_through(reader, name, &fields, [&default, &incomplete]);
-    } else if incomplete.outcome.strictness() < default.outcome.strictness() {
+    } else if incomplete.verb < default.verb {
         let node = fields
             .optional("incomplete")
             .or(fields.optional("default"))?;
@@ -131,10 +119,10 @@ fn check_pass_through<const N: usize>(
     reader: &mut Reader<'_>,
     name: &str,
     fields: &Fields<'_, N>,
-    [default, incomplete]: [&Action; 2],
+    [default, incomplete]: [&ActionDocument; 2],
 ) {
     for (key, action) in [("default", default), ("incomplete", incomplete)] {
-        if let (Some(node), Outcome::Allow) = (fields.optional(key), &action.outcome) {
+        if let (Some(node), Verb::Allow) = (fields.optional(key), action.verb) {
             let target = name.to_owned();
             reader.report(node.span, Problem::PassThroughAllows { key, target });
         }
@@ -178,7 +166,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node) -> Option<(Written, Span)> {
 
 fn catalog(reader: &mut Reader<'_>, node: &Node) -> Option<CatalogAccess> {
     let within = "`catalog`";
-    let fields = reader.fields(node, within, ["user", "passwordFile"])?;
+    let fields = reader.fields(node, within, CATALOG_KEYS)?;
     let user = reader.required(&fields, "user", within, node.span);
     let user = user.and_then(|node| reader.text(node));
     let password_file = match fields.optional("passwordFile") {
@@ -203,98 +191,4 @@ fn absolute_path(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         return None;
     }
     Some(text.to_owned())
-}
-
-#[derive(Clone, Copy)]
-enum Verb {
-    Allow,
-    Hold,
-    Deny,
-}
-
-const VERBS: &[(&str, Verb)] = &[
-    ("allow", Verb::Allow),
-    ("hold", Verb::Hold),
-    ("deny", Verb::Deny),
-];
-
-/// `allow`, `deny` or `hold`; or a mapping of one of them to its message, or for `hold` to
-/// `timeout` and `message`.
-pub(super) fn action(reader: &mut Reader<'_>, node: &Node, reasons: &Reasons) -> Option<Action> {
-    let (verb, detail) = match &node.value {
-        Value::Mapping(entries) => match entries.as_slice() {
-            [(key, value)] => (reader.one_of(key, "action", VERBS)?, Some(value)),
-            _ => {
-                let (expected, found) = ("one of `allow`, `hold` and `deny`", "several keys");
-                reader.report(node.span, Problem::WrongType { expected, found });
-                return None;
-            }
-        },
-        _ => (reader.one_of(node, "action", VERBS)?, None),
-    };
-    let mut timeout = HOLD_TIMEOUT_DEFAULT;
-    let message = match (verb, detail) {
-        (
-            Verb::Hold,
-            Some(
-                hold @ Node {
-                    value: Value::Mapping(_),
-                    ..
-                },
-            ),
-        ) => {
-            let fields = reader.fields(hold, "`hold`", ["timeout", "message"])?;
-            let message = fields.optional("message").map(|node| reader.text(node));
-            if let Some(node) = fields.optional("timeout") {
-                timeout = hold_timeout(reader, node)?;
-            }
-            message
-        }
-        (_, detail) => detail.map(|node| reader.text(node)),
-    };
-    let (outcome, reason) = match verb {
-        Verb::Allow => (Outcome::Allow, &reasons.allow),
-        Verb::Hold => (
-            Outcome::Hold(HoldPlan::by_anybody(timeout).into()),
-            &reasons.hold,
-        ),
-        Verb::Deny => (Outcome::Deny, &reasons.deny),
-    };
-    let reason = match message {
-        Some(message) => message?,
-        None => reason,
-    };
-    Some(Action {
-        outcome,
-        reason: reason.into(),
-    })
-}
-
-fn hold_timeout(reader: &mut Reader<'_>, node: &Node) -> Option<Duration> {
-    let text = reader.text(node)?;
-    let Some(timeout) = parse_duration(text) else {
-        reader.report(
-            node.span,
-            Problem::BadDuration {
-                value: text.to_owned(),
-            },
-        );
-        return None;
-    };
-    if timeout.is_zero() || timeout > HOLD_TIMEOUT_MAX {
-        reader.report(node.span, Problem::TimeoutOutOfRange);
-        return None;
-    }
-    Some(timeout)
-}
-
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    let (number, unit_seconds) = [('s', 1), ('m', 60), ('h', 3600)]
-        .into_iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
-    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = number.parse().ok()?;
-    Some(Duration::from_secs(number.checked_mul(unit_seconds)?))
 }

@@ -11,9 +11,8 @@ use core::time::Duration;
 
 use saphyr_parser::Span;
 
-use super::error::Problem;
-use super::read::{Fields, Reader};
-use super::target_document::parse_duration;
+use super::problem::Problem;
+use super::read::{Fields, Reader, parse_duration};
 use super::yaml::{Node, Value};
 use super::{Protocol, RuleReference};
 use crate::command::{CONNECT, Facts, KINDS, Process};

@@ -280,7 +280,7 @@ fn limit(limits: &Limits, key: &str) -> Option<String> {
 fn canonical(key: &str, written: &str) -> String {
     let canonical = match key {
         "bytes" => parse_bytes(written).map(|bytes| bytes.to_string()),
-        "duration" => super::target_document::parse_duration(written).map(in_words),
+        "duration" => super::read::parse_duration(written).map(in_words),
         _ => None,
     };
     canonical.unwrap_or_else(|| written.to_owned())

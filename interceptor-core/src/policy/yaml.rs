@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
 use super::DEPTH_MAX;
-use super::error::Problem;
+use super::problem::Problem;
 
 /// A value and its place.
 #[derive(Debug)]
