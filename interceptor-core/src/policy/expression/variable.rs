@@ -148,7 +148,7 @@ impl NumberVariable {
             Self::Gid => process?.gid.into(),
             Self::Pid => process?.pid.into(),
             Self::EstimatedRows => {
-                i64::try_from(scope.input.facts.estimated_rows?).unwrap_or(i64::MAX)
+                i64::try_from(scope.input.facts.rows_of_largest_table()?).unwrap_or(i64::MAX)
             }
         })
     }
