@@ -30,6 +30,7 @@ mod mask_lists;
 mod match_document;
 mod name;
 mod obligation_document;
+mod normal;
 mod overlap;
 mod people;
 mod place;
@@ -67,6 +68,7 @@ pub use expression::{
 };
 pub use form::Form;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
+pub use normal::{NormalDocument, normal_documents};
 pub use people::{People, Person};
 pub use problem::Problem;
 pub use test_document::{

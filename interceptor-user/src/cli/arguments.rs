@@ -395,7 +395,7 @@ pub enum ExportFormat {
 #[derive(Debug, Args)]
 pub struct LogArgs {
     /// Open this log directory instead of asking a gateway
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, visible_alias = "log", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,
     /// The state directory of the gateway, for when it does not run
     #[arg(long, value_name = "DIR", default_value = STATE, value_hint = ValueHint::DirPath)]

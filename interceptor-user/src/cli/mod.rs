@@ -91,6 +91,13 @@ enum CliError {
     PolicyTests { failed: usize, count: usize },
     #[error("{0}")]
     NoPolicyTests(String),
+    #[error(
+        "no gateway answers on {0}, so no policy is in force that could be asked; give --policies DIR"
+    )]
+    NoPolicy(PathBuf),
+    /// The answer is printed, and it is one that the exit status tells as well.
+    #[error("the answer is no")]
+    Answered,
     #[error("the output cannot be written: {0}; check where it goes")]
     Print(#[from] io::Error),
 }
@@ -121,6 +128,7 @@ pub fn run_from(arguments: impl IntoIterator<Item = OsString>, parts: &Parts) ->
     let done = dispatch(arguments.command, parts, &mut out).and_then(|()| Ok(out.flush()?));
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Answered) => ExitCode::FAILURE,
         // Who reads the output has seen enough, as `head` does.
         Err(CliError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
@@ -243,6 +251,9 @@ mod tests {
             "interceptor policy fmt a.yaml dir --check",
             "interceptor policy fmt --stdin",
             "interceptor policy test p --filter drop --junit f --json",
+            "interceptor policy diff a b --json",
+            "interceptor policy diff running b --run-dir /r",
+            "interceptor policy diff 5d1f20 b --log /d",
             "interceptor completions bash",
             "interceptor man",
         ] {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::super::arguments::{CommonArgs, LogArgs};
-use super::questions::TestArgs;
+use super::questions::{DiffArgs, TestArgs};
 
 /// `interceptor policy`
 #[derive(Debug, Subcommand)]
@@ -36,6 +36,8 @@ in force stay, and this command ends with 1.")]
     Show(ShowArgs),
     /// Run the tests beside policy files
     Test(TestArgs),
+    /// Tell which documents of two policies differ
+    Diff(DiffArgs),
 }
 
 /// `interceptor policy show`

@@ -4,6 +4,8 @@
 
 mod analysis;
 pub(super) mod arguments;
+mod diff;
+mod files;
 mod format;
 mod junit;
 mod questions;
@@ -31,5 +33,6 @@ pub(super) fn run(
         PolicyCommand::Reload { common } => reload::run(&common, out),
         PolicyCommand::Show(arguments) => show::run(&arguments, out),
         PolicyCommand::Test(arguments) => test::run(&arguments, out),
+        PolicyCommand::Diff(arguments) => diff::run(&arguments, out),
     }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use super::super::arguments::LogArgs;
+
 /// `interceptor policy test`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -31,4 +33,28 @@ pub struct TestArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `interceptor policy diff`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  interceptor policy diff /etc/interceptor/policies ./policies
+  interceptor policy diff running ./policies
+  interceptor policy diff 5d1f20 running
+
+A and B are directories, `running` for what the gateway decides by, or a hash on record (see
+`interceptor policy show --list`). Documents are compared by kind and name, without comments and
+layout: moving one to another file is no change.
+
+Exit status: 0 they say the same; 1 they do not.")]
+pub struct DiffArgs {
+    /// The policy before
+    #[arg(value_name = "A", value_hint = ValueHint::DirPath)]
+    pub a: String,
+    /// The policy after
+    #[arg(value_name = "B", value_hint = ValueHint::DirPath)]
+    pub b: String,
+    /// Where the log is and how to print.
+    #[command(flatten)]
+    pub source: LogArgs,
 }

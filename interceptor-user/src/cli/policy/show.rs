@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &ShowArgs, out: &mut impl Write) -> Result<(), CliE
 }
 
 /// The hash that a gateway decides by, where one is asked.
-fn in_force(source: &LogArgs) -> Option<String> {
+pub(super) fn in_force(source: &LogArgs) -> Option<String> {
     if source.dir.is_some() {
         return None;
     }

@@ -72,15 +72,15 @@ pub(super) fn run_all(
 }
 
 fn run(directory: &Path, filter: Option<&str>) -> Result<Suite, PolicyFilesError> {
-    let files = policy_files::texts(directory)?;
-    let tests = match policy_files::texts(&directory.join(TESTS)) {
-        Ok(tests) => tests,
-        Err(PolicyFilesError::Directory { cause, .. })
-            if cause.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Vec::new()
-        }
-        Err(error) => return Err(error),
+    let files = policy_files::read(directory)?.into_files();
+    let tests = directory.join(TESTS);
+    let tests = match tests.is_dir() {
+        true => match policy_files::read(&tests) {
+            Ok(texts) => texts.into_files(),
+            Err(PolicyFilesError::NoFiles { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        },
+        false => Vec::new(),
     };
     let (snapshot, tests) =
         policy::load_with_tests(&sources(&files), &sources(&tests), &HashKey::new([0; 32]))
