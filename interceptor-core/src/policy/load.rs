@@ -159,6 +159,7 @@ pub(super) fn load_with_tests(
             .iter()
             .map(|source| (source.file.into(), source.text.into()))
             .collect(),
+        observer: None,
         people: Arc::default(),
         rules,
     };

@@ -16,6 +16,7 @@ mod form;
 mod load;
 mod mask_document;
 mod name;
+mod observe;
 mod overlap;
 mod people;
 mod read;
@@ -48,6 +49,7 @@ pub use expression::{
 };
 pub use form::Form;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
+pub use observe::Observer;
 pub use people::{People, Person};
 pub use test_document::{
     Expected, Given, TEST_AT_UNIX_NS, TEST_CLIENT, TEST_DATABASE, TEST_USER, Test, TestCommand,
@@ -173,6 +175,8 @@ pub struct Snapshot {
     pub mask_count: usize,
     /// The files' names and texts, by name: what goes on record.
     pub files: Vec<(String, String)>,
+    /// Who measures decisions; nobody after loading.
+    pub observer: Option<Arc<dyn Observer>>,
     /// Who is behind the users of the gateway host.
     pub people: Arc<People>,
     /// Strictest first, then by name: the first that matches decides.

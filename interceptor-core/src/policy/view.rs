@@ -64,12 +64,18 @@ impl View {
 
     /// Judges a command. Docs: `docs/policies.md`, "How a decision is made".
     pub fn decide(&self, input: &Input<'_>) -> Decision {
-        decide::decide(
+        let observer = self.snapshot.observer.as_deref();
+        let begun = observer.map(|observer| (observer, observer.begin()));
+        let decision = decide::decide(
             &self.snapshot.rules,
             &self.target,
             &self.subject,
             input.facts,
-        )
+        );
+        if let Some((observer, begun)) = begun {
+            observer.end(begun);
+        }
+        decision
     }
 
     /// Whether a command that nobody answered in time may go by the expression of
