@@ -7,6 +7,7 @@ pub mod cli;
 pub mod gateway;
 pub mod identify;
 pub mod kernel;
+pub mod metrics;
 pub mod policy_files;
 pub mod resolve;
 pub mod telemetry;

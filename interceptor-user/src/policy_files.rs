@@ -102,6 +102,12 @@ pub struct PolicyTexts {
 }
 
 impl PolicyTexts {
+    /// Paths and texts, by path.
+    #[must_use]
+    pub fn into_files(self) -> Vec<(String, String)> {
+        self.files
+    }
+
     /// Checks them. `hash_key` is drawn once a process and handed in at each load: see
     /// [`policy::load`].
     ///
@@ -231,14 +237,6 @@ fn read_once(directory: &Path) -> Result<(PolicyTexts, Vec<Stamp>), PolicyFilesE
         stamps.push(Stamp::new(path, &metadata));
     }
     Ok((PolicyTexts { files }, stamps))
-}
-
-/// The names and texts of the policy files of a directory, by name: see [`read`].
-///
-/// # Errors
-/// If anything cannot be read.
-pub fn texts(directory: &Path) -> Result<Vec<(String, String)>, PolicyFilesError> {
-    Ok(read(directory)?.files)
 }
 
 /// What `interceptor policy check` says of a snapshot.

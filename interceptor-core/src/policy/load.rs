@@ -102,6 +102,7 @@ pub(super) fn load_with_tests(
             .map(|source| (source.file.into(), source.text.into()))
             .collect(),
         people: Arc::new(People(people)),
+        observer: None,
         identities,
         lifters,
         rules,

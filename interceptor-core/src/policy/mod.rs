@@ -29,8 +29,9 @@ mod mask_document;
 mod mask_lists;
 mod match_document;
 mod name;
-mod obligation_document;
 mod normal;
+mod obligation_document;
+mod observe;
 mod overlap;
 mod people;
 mod place;
@@ -69,6 +70,7 @@ pub use expression::{
 pub use form::Form;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
 pub use normal::{NormalDocument, normal_documents};
+pub use observe::Observer;
 pub use people::{People, Person};
 pub use problem::Problem;
 pub use test_document::{
@@ -263,6 +265,8 @@ pub struct Snapshot {
     pub mask_count: usize,
     /// The files' names and texts, by name: what goes on record.
     pub files: Vec<(String, String)>,
+    /// Who measures decisions; nobody after loading.
+    pub observer: Option<Arc<dyn Observer>>,
     /// Who is behind the users of the gateway host.
     pub people: Arc<People>,
     /// How many documents it is made of.

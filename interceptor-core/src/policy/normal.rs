@@ -11,10 +11,11 @@ use core::fmt::Write as _;
 
 use saphyr_parser::Span;
 
-use super::error::{PolicyErrors, Problem};
+use super::error::PolicyErrors;
+use super::problem::Problem;
 use super::read::Reader;
 use super::yaml::{Node, Value};
-use super::{FILE_BYTES_MAX, Source, load, yaml};
+use super::{FILE_BYTES_MAX, Source, files, yaml};
 
 /// A document in its one form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +38,7 @@ pub fn normal_documents(
     let mut documents = BTreeMap::new();
     let mut errors = Vec::new();
     for source in sources {
-        let mut reader = Reader {
-            source: *source,
-            errors: &mut errors,
-        };
+        let mut reader = Reader::new(*source, &mut errors);
         if source.text.len() > FILE_BYTES_MAX {
             reader.report(Span::default(), Problem::FileTooLarge);
             continue;
@@ -63,7 +61,7 @@ fn keep(
 ) -> Option<()> {
     let within = "a document";
     let fields = reader.fields(node, within, ["kind", "name", "spec"])?;
-    let known: Vec<(&str, &str)> = load::kind_names().map(|name| (name, name)).collect();
+    let known: Vec<(&str, &str)> = files::kind_names().map(|name| (name, name)).collect();
     let kind = reader.required(&fields, "kind", within, node.span);
     let kind = kind.and_then(|node| reader.one_of(node, "kind", &known));
     let name_node = reader.required(&fields, "name", within, node.span)?;

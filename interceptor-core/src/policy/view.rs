@@ -69,8 +69,14 @@ impl View {
 
     /// Judges a command. Docs: `docs/policies.md`, "How a decision is made".
     pub fn decide(&self, input: &Input<'_>) -> Decision {
+        let observer = self.snapshot.observer.as_deref();
+        let begun = observer.map(|observer| (observer, observer.begin()));
         let scope = self.scope(input);
-        decide::decide(self.snapshot.rules.iter(), &self.snapshot.lifters, &scope)
+        let decision = decide::decide(self.snapshot.rules.iter(), &self.snapshot.lifters, &scope);
+        if let Some((observer, begun)) = begun {
+            observer.end(begun);
+        }
+        decision
     }
 
     /// Whether a command that nobody answered in time may go by the expression of

@@ -49,6 +49,8 @@ pub enum AdminRequest {
     },
     /// Start the binary that is installed now, and hand over to it.
     Upgrade,
+    /// What the gateway counts.
+    Metrics,
     /// Read the policy files anew, and say what came of it.
     Reload,
     /// The log, as stored.

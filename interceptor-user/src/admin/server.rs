@@ -60,6 +60,8 @@ pub struct AdminContext {
     pub upgrade: mpsc::Sender<UpgradeRequest>,
     /// Asks it to read the policy files anew.
     pub reload: mpsc::Sender<ReloadRequest>,
+    /// What it counts, as text. It may block.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 /// Somebody wants the policy files read anew; the answer says what came of it.
@@ -238,6 +240,11 @@ async fn answer(
         } => resolve(context, peer, number, approve, reason).await,
         AdminRequest::Kill { id, reason } => kill(context, &by, &id, reason).await,
         AdminRequest::Upgrade => upgrade(context, &by).await,
+        AdminRequest::Metrics => {
+            let metrics = Arc::clone(&context.metrics);
+            let text = tokio::task::spawn_blocking(move || metrics()).await;
+            text.map(Value::String).map_err(|error| error.to_string())
+        }
         AdminRequest::Reload => reload(context, &by).await,
         // Answered by `converse`: it has many lines.
         AdminRequest::Audit { .. } => Err("the log comes as a stream".to_owned()),

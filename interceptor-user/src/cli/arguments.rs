@@ -60,6 +60,16 @@ anew. If the new process fails before it serves, the old one goes on, and this c
     },
     /// Show whether the gateway is in force, and its counters
     Status(StatusArgs),
+    /// Print what the running gateway counts, in the text format of OpenMetrics
+    #[command(after_help = "Example:
+  interceptor metrics | grep interceptor_decisions_total
+
+`interceptor run --metrics` serves the same to scrapers.")]
+    Metrics {
+        /// The run directory of the gateway
+        #[arg(long, value_name = "DIR", default_value = RUN_DIR, value_hint = ValueHint::DirPath)]
+        run_dir: PathBuf,
+    },
     /// Tell whether this host can run the gateway; changes nothing
     Doctor(DoctorArgs),
     /// Decide on commands that wait for a person
@@ -144,6 +154,12 @@ pub struct RunArgs {
     /// where the system does not tell of changes, as on network file systems [on: 10s]
     #[arg(long, value_name = "on|off|TIME", default_value = "on", value_parser = parse_policy_watch)]
     pub policy_watch: PolicyWatchMode,
+    /// Serve metrics over HTTP on this address, at /metrics [default: they are not served]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// Let the address of --metrics be one that other hosts reach: there is no login
+    #[arg(long, requires = "metrics")]
+    pub metrics_exposed: bool,
     /// What to log: a level, or levels by module (tracing's filter syntax)
     #[arg(
         long,

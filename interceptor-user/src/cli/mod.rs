@@ -7,6 +7,7 @@ mod approvals;
 pub mod arguments;
 mod audit;
 mod doctor;
+mod metrics;
 mod output;
 mod policy;
 mod sessions;
@@ -146,6 +147,7 @@ fn dispatch(command: Command, parts: &Parts, out: &mut impl Write) -> Result<(),
         Command::Run(arguments) => Ok((parts.run)(arguments)?),
         Command::Detach(arguments) => Ok((parts.detach)(arguments)?),
         Command::Upgrade { common } => upgrade::ask(&common, out),
+        Command::Metrics { run_dir } => metrics::show(&run_dir, out),
         Command::Status(arguments) => status::show(&arguments, parts.kernel_status, out),
         Command::Doctor(arguments) => doctor::show(&arguments, out),
         Command::Approvals(command) => match command {
@@ -241,6 +243,9 @@ mod tests {
             "interceptor audit verify --dir /d",
             "interceptor audit export --output f --format protobuf",
             "interceptor policy check p",
+            "interceptor metrics --run-dir /r",
+            "interceptor run --policies p --metrics 127.0.0.1:9464",
+            "interceptor run --policies p --metrics [::]:9464 --metrics-exposed",
             "interceptor policy reload --run-dir /r --json",
             "interceptor policy show",
             "interceptor policy show --list --json",
@@ -270,6 +275,8 @@ mod tests {
             "interceptor run --policies p --listen-port 0",
             "interceptor run --policies p --drain soon",
             "interceptor run --policies p --policy-watch 10ms",
+            "interceptor run --policies p --metrics 9464",
+            "interceptor run --policies p --metrics-exposed",
             "interceptor policy show 0199 --list",
             "interceptor run --policies p --admin-group no-such-group",
             "interceptor approvals approve seven",

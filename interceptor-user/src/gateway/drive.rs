@@ -307,6 +307,10 @@ impl Driver {
 
     fn record(&mut self, kind: Kind, ticket: Option<Ticket>) {
         super::announce(self.id, &kind);
+        if let Kind::Command(command) = &kind {
+            let target = &self.session.target().name;
+            self.shared.metrics.decided(command, target);
+        }
         let event = event(self.id.as_bytes(), kind);
         match ticket {
             Some(ticket) => self

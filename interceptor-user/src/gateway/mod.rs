@@ -18,6 +18,7 @@ mod policy_watch;
 mod rates;
 mod reload;
 mod run;
+mod scrape;
 mod sessions;
 mod targets;
 mod upstream;
@@ -38,6 +39,7 @@ use uuid::Uuid;
 use crate::approval::Approvals;
 use crate::audit::{Recorder, json};
 use crate::identify::Identifier;
+use crate::metrics::Metrics;
 
 /// What every session shares.
 struct Shared {
@@ -52,6 +54,8 @@ struct Shared {
     catalogs: catalog::Catalogs,
     identifier: Identifier,
     passing: pass::Passing,
+    /// What has been decided.
+    metrics: Metrics,
     /// What limits on rates have counted.
     rates: Arc<rates::CountedRates>,
     /// Time zero of the monotonic times that sessions are given.

@@ -3,16 +3,15 @@
 //! It owns that files which were refused once are refused silently until they change, and what
 //! `interceptor status` says of the policy. It must not know what the targets do with a policy.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use interceptor_core::audit::event::{Event, Kind};
 use interceptor_core::audit::snapshot;
-use interceptor_core::mask::HashKey;
 use interceptor_core::policy::Snapshot;
 use serde_json::{Value, json};
 
 use super::event;
+use super::targets::Sources;
 use crate::admin::ReloadRequest;
 use crate::audit::{AuditError, Recorder, json as form};
 use crate::policy_files::{self, Fingerprint};
@@ -59,16 +58,13 @@ impl<T> Attempt<T> {
 }
 
 /// Reads and checks the files. It blocks. Where they are those of `seen`, it stops there.
-pub(super) fn attempt(
-    directory: &Path,
-    hash_key: &HashKey,
-    seen: Option<Fingerprint>,
-) -> Attempt<Arc<Snapshot>> {
-    let read = policy_files::read(directory);
+pub(super) fn attempt(sources: &Sources, seen: Option<Fingerprint>) -> Attempt<Arc<Snapshot>> {
+    let read = policy_files::read(&sources.directory);
     let fingerprint = Fingerprint::of(&read);
     let result = (seen != Some(fingerprint)).then(|| {
-        let policy = read.and_then(|texts| texts.check(hash_key));
-        policy.map(Arc::new).map_err(anyhow::Error::from)
+        let mut policy = read.and_then(|texts| texts.check(&sources.hash_key))?;
+        policy.observer = Some(Arc::clone(&sources.observer));
+        Ok(Arc::new(policy))
     });
     Attempt {
         result,

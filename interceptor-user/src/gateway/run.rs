@@ -25,13 +25,14 @@ use super::policy_watch::PolicyWatch;
 use super::reload::{Cause, PolicyState, SnapshotRecord};
 use super::targets::{self, Prepared, Sources, Targets, describe};
 use super::watchdog::{Repairs, Watchdog};
-use super::{Shared, accept, catalog, event, pass, sessions};
+use super::{Shared, accept, catalog, event, pass, scrape, sessions};
 use crate::admin::{self, AdminContext, ReloadRequest, UpgradeRequest};
 use crate::approval::Approvals;
 use crate::audit::{Recorder, Store};
 use crate::cli::arguments::RunArgs;
 use crate::identify::Identifier;
 use crate::kernel::{Attached, KernelError, Plane, PlaneConfig};
+use crate::metrics::{Metrics, serve};
 use crate::{kernel, telemetry};
 
 /// How long the last events may take to reach the disk after the sessions have ended.
@@ -61,9 +62,12 @@ fn run_after(
         Some(predecessor) => predecessor.hash_key(),
         None => new_hash_key()?,
     };
+    let endpoint = scrape::bind(arguments)?;
+    let metrics = Metrics::default();
     let sources = Sources {
         directory: arguments.policies.clone(),
         hash_key: HashKey::new(key),
+        observer: metrics.observer(),
         dns_servers: arguments.dns_servers.clone(),
         memory: arguments.state.join("names.json"),
     };
@@ -105,7 +109,12 @@ fn run_after(
         .build()?;
     let served = runtime.block_on(serve(
         arguments,
-        Identity { program, key },
+        Own {
+            program,
+            key,
+            metrics,
+            endpoint,
+        },
         sources,
         prepared,
         attached,
@@ -147,16 +156,20 @@ fn new_hash_key() -> anyhow::Result<[u8; 32]> {
     Ok(bytes)
 }
 
-/// What this process hands on beside its state.
-struct Identity {
+/// What is this process's own.
+struct Own {
+    /// It hands this on.
     program: Arc<Program>,
-    /// Of `hash` masks.
+    /// Of `hash` masks; it hands this on, too.
     key: [u8; 32],
+    metrics: Metrics,
+    /// Where others ask for them.
+    endpoint: Option<std::net::TcpListener>,
 }
 
 async fn serve(
     arguments: &RunArgs,
-    identity: Identity,
+    own: Own,
     sources: Sources,
     prepared: Prepared,
     attached: Attached,
@@ -187,6 +200,7 @@ async fn serve(
         catalogs: catalog::Catalogs::default(),
         identifier,
         passing: pass::Passing::start()?,
+        metrics: own.metrics,
         rates: Arc::default(),
         epoch: Instant::now(),
     });
@@ -204,9 +218,11 @@ async fn serve(
     let told = Told {
         policies: arguments.policies.display().to_string(),
         state: targets.state(),
+        metrics: scrape::renderer(&shared, &plane, targets.state()),
         upgrade,
         reload,
     };
+    let render = Arc::clone(&told.metrics);
     let context = admin_context(&shared, &plane, &repairs, told);
     let mut administration = tokio::spawn(admin::serve_on(socket, context, admin_stopped));
     let elder = match predecessor {
@@ -227,13 +243,14 @@ async fn serve(
     let watchdog = tokio::spawn(watchdog.watch(arguments.watch));
     let watching = tokio::spawn(watch_kernel(Arc::clone(&plane), recorder.clone()));
     let mut work = Work::new(tokio::spawn(accepting), elder);
+    let scraped = own.endpoint.map(|listener| scrape::start(listener, render));
     let mut files = PolicyWatch::start(&arguments.policies, arguments.policy_watch.interval());
     tracing::info!("ready: {}", describe(&shared.policy.borrow()));
     handover::notify(&[NotifyState::Ready]);
 
     let old = |draining| Old {
-        program: Arc::clone(&identity.program),
-        hash_key: identity.key,
+        program: Arc::clone(&own.program),
+        hash_key: own.key,
         recorder: recorder.clone(),
         log: arguments.state.join("audit"),
         plane: Arc::clone(&plane),
@@ -268,6 +285,10 @@ async fn serve(
     reloads.close();
     // A successor watches by itself, and says when something changed.
     drop(files);
+    // Scrapers are the successor's from now on.
+    if let Some(scraped) = scraped {
+        scraped.abort();
+    }
     watchdog.abort();
     let detail = ending(successor.as_ref());
     let mut words = match successor {
@@ -387,6 +408,7 @@ struct Told {
     /// The directory of the policy files.
     policies: String,
     state: PolicyState,
+    metrics: serve::Render,
     upgrade: mpsc::Sender<UpgradeRequest>,
     reload: mpsc::Sender<ReloadRequest>,
 }
@@ -408,6 +430,7 @@ fn admin_context(
         kill: Arc::new(move |id, killing| members.kill(id, killing)),
         upgrade: told.upgrade,
         reload: told.reload,
+        metrics: told.metrics,
         status: Arc::new(move || {
             let policy = Arc::clone(&state.policy.borrow());
             json!({

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use interceptor_core::audit::event::{GatewayNote, Kind};
 use interceptor_core::mask::HashKey;
-use interceptor_core::policy::Snapshot;
+use interceptor_core::policy::{Observer, Snapshot};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -40,6 +40,8 @@ const LISTED_MAX: usize = 16;
 pub(super) struct Sources {
     pub(super) directory: PathBuf,
     pub(super) hash_key: HashKey,
+    /// Measures decisions.
+    pub(super) observer: Arc<dyn Observer>,
     pub(super) dns_servers: Vec<SocketAddr>,
     /// The file with what names had.
     pub(super) memory: PathBuf,
@@ -85,7 +87,7 @@ pub(super) fn prepare(sources: &Sources, grace: Duration) -> anyhow::Result<Prep
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let read = attempt(&sources.directory, &sources.hash_key, None);
+    let read = attempt(sources, None);
     let policy = read.result.context("no policy was read")??;
     let loaded = runtime.block_on(resolve(sources, policy, |_| false))?;
     let (names, in_use) = (Names::new(grace), InUse::default());
@@ -284,7 +286,7 @@ impl Targets {
         let (sources, names) = (self.sources.clone(), self.names.clone());
         self.reloading = Some(tokio::spawn(async move {
             let files = sources.clone();
-            let read = move || attempt(&files.directory, &files.hash_key, seen);
+            let read = move || attempt(&files, seen);
             let read = tokio::task::spawn_blocking(read).await?;
             let resolve = async |policy| resolve(&sources, policy, |name| names.knows(name)).await;
             Ok(read.and_then(resolve).await)

@@ -134,6 +134,7 @@ fn context(approvals: &Approvals, recorder: &Recorder) -> AdminContext {
         status: Arc::new(|| json!({ "policies": 2 })),
         upgrade: tokio::sync::mpsc::channel(1).0,
         reload: tokio::sync::mpsc::channel(1).0,
+        metrics: Arc::new(String::new),
     }
 }
 

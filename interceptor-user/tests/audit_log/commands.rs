@@ -27,6 +27,7 @@ pub(super) fn work_on_a_running_gateway() {
         status: Arc::new(|| serde_json::json!({ "sessions": 0 })),
         upgrade: tokio::sync::mpsc::channel(1).0,
         reload: tokio::sync::mpsc::channel(1).0,
+        metrics: Arc::new(String::new),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -13,6 +13,7 @@ mod kill;
 mod lifecycle;
 mod load;
 mod masks;
+mod metrics;
 mod names;
 mod older;
 mod pass;

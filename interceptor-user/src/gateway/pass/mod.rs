@@ -155,7 +155,9 @@ impl Connection {
             return Err(End::Denied("the policy has just changed".to_owned()));
         };
         let decision = view.decide(&input);
-        let intent = self.append(Kind::Command(self.command(&decision, &policy)));
+        let command = self.command(&decision, &policy);
+        self.shared.metrics.decided(&command, &self.target);
+        let intent = self.append(Kind::Command(command));
         Ok(Judged {
             decision,
             view,
