@@ -2,8 +2,20 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test's helpers may fail by panicking"
 )]
+
+#[path = "decide/keys.rs"]
+mod keys;
+#[path = "decide/obligations.rs"]
+mod obligations;
+#[path = "decide/order.rs"]
+mod order;
+#[path = "decide/people.rs"]
+mod people;
+#[path = "decide/properties.rs"]
+mod properties;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,6 +79,12 @@ fn subject() -> Subject {
         user: "app".into(),
         database: "shop".into(),
     }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn at(time: &str) -> u64 {
+    let time: jiff::Timestamp = time.parse().unwrap();
+    u64::try_from(time.as_nanosecond()).unwrap()
 }
 
 fn decide(snapshot: &Arc<Snapshot>, subject: &Subject, facts: &Facts) -> Decision {

@@ -310,9 +310,11 @@ fn layers(files: &Files<'_>, errors: &mut Vec<PolicyError>) -> Vec<Layer> {
     let detectors: HashMap<&str, &Arc<_>> = detectors
         .map(|(head, detector)| (head.name.as_str(), detector))
         .collect();
-    let lost = files.head_lost || files.names_of("Detector").count() > files.detectors.len();
+    let mut names: Vec<&str> = files.names_of("Detector").collect();
+    names.sort_unstable();
+    let names = (!files.head_lost).then_some(names.as_slice());
     let layer = |(head, mask): &(Head<'_>, MaskDocument)| {
-        mask.compile(&detectors, lost, head.source, errors)
+        mask.compile(&detectors, names, head.source, errors)
     };
     files.masks.iter().map(layer).collect()
 }

@@ -45,12 +45,12 @@ impl MaskDocument {
             .is_none_or(|names| names.iter().any(|name| name.pattern().matches(target)))
     }
 
-    /// Reports patterns that are neither known to every gateway nor a Detector's name. `lost` says that
-    /// some detectors could not be read.
+    /// Reports patterns that are neither known to every gateway nor a Detector's name. `names` are those
+    /// of all detectors, of such with errors in them too; `None` where some could not be read.
     pub(super) fn compile(
         &self,
         detectors: &HashMap<&str, &Arc<Detector>>,
-        lost: bool,
+        names: Option<&[&str]>,
         source: Source<'_>,
         errors: &mut Vec<PolicyError>,
     ) -> Layer {
@@ -61,11 +61,10 @@ impl MaskDocument {
                 (Some((_, pattern)), _) => Finder::BuiltIn(*pattern),
                 (None, Some(detector)) => Finder::Custom(Arc::clone(detector)),
                 (None, None) => {
-                    if !lost {
-                        let mut known: Vec<&str> = detectors.keys().copied().collect();
-                        known.sort_unstable();
+                    let names = names.filter(|names| !names.contains(&name.as_str()));
+                    if let Some(names) = names {
                         let built_in = Pattern::NAMES.iter().map(|(known, _)| *known);
-                        let help = did_you_mean(name, built_in.chain(known));
+                        let help = did_you_mean(name, built_in.chain(names.iter().copied()));
                         let problem = Problem::UnknownValue {
                             what: "pattern",
                             value: name.clone(),
@@ -99,7 +98,8 @@ pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<
     if fields.optional("columns").is_none() && fields.optional("patterns").is_none() {
         reader.report(place, Problem::EmptyMask);
     }
-    let method = method?;
+    // Where the method is not known, the names of patterns still are to be looked at.
+    let method = method.unwrap_or(Method::Full);
     let columns = columns.unwrap_or_default().into_iter();
     Some(MaskDocument {
         targets,
@@ -112,7 +112,7 @@ pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<
             .collect(),
         patterns: patterns.unwrap_or_default(),
         method,
-        is_always: is_always?,
+        is_always: is_always.unwrap_or(true),
         columns_place: fields.optional("columns").map_or(place, |node| node.span),
     })
 }

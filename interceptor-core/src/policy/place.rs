@@ -113,7 +113,7 @@ mod tests {
             ("when: a.b == usr\n", "usr", Some("usr")),
             ("when: 'a == ''ü'' && usr.x'\n", "usr", Some("usr.x")),
             (
-                "when: \"a == \\\"\\u00fc\\\\\" && usr\"\n",
+                "when: \"a == \\\"\\u00fc\\\" && usr\"\n",
                 "usr",
                 Some("usr"),
             ),

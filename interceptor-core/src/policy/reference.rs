@@ -38,7 +38,7 @@ impl Referent {
         match self {
             Self::Target => "target",
             Self::Person | Self::Identity => "Identity",
-            Self::Group => "group in any Identity",
+            Self::Group => "Identity with the group",
             Self::ApproverGroup => "ApproverGroup",
             Self::Mask => "mask",
             Self::Rule => "rule",

@@ -91,6 +91,7 @@ fn then(reader: &mut Reader<'_>, name: &str, node: &Node) -> Option<Then> {
         let action = action_document::detail(reader, verb, None, &reasons)?;
         return Some((Some(action), ObligationDocument::default()));
     }
+    let errors_before = reader.errors.len();
     let fields = reader.fields(node, "`then`", THEN_KEYS)?;
     let given = RULE_VERBS
         .iter()
@@ -112,7 +113,10 @@ fn then(reader: &mut Reader<'_>, name: &str, node: &Node) -> Option<Then> {
     }
     let obligations = obligations?;
     if count == 0 && obligations.is_empty() {
-        reader.report(node.span, Problem::EmptyThen);
+        // A key that was misspelt said something.
+        if reader.errors.len() == errors_before {
+            reader.report(node.span, Problem::EmptyThen);
+        }
         return None;
     }
     if count == 1 && action.is_none() {
