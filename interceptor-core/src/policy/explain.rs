@@ -257,7 +257,7 @@ fn detail(condition: &Condition, scope: &Scope<'_>) -> String {
             None => (format!("{regex}"), "not found".into()),
         },
         Condition::When(expression) => (
-            format!("{}", expression.text()),
+            expression.text().into(),
             format!("{:?}", expression.evaluate(scope)),
         ),
     };
