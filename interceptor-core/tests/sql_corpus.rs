@@ -121,3 +121,41 @@ fn no_prefix_panics() {
         }
     }
 }
+
+/// Columns that libpg_query's own walk finds are among ours, or we say that all of some relation are.
+#[test]
+fn columns_are_no_fewer_than_the_parsers_own() {
+    let mut found = 0;
+    for (_, text) in corpus() {
+        let facts = sql::analyze(text).unwrap().facts;
+        if facts.kinds == ["PREPARE"] {
+            continue;
+        }
+        let parsed = pg_query::parse(text, 0).unwrap();
+        for (node, ..) in parsed.protobuf.nodes() {
+            let pg_query::NodeRef::ColumnRef(column) = node else {
+                continue;
+            };
+            let Some(Some(pg_query::NodeEnum::String(name))) =
+                column.fields.last().map(|field| field.node.as_ref())
+            else {
+                continue;
+            };
+            found += 1;
+            let named = |known: &interceptor_core::command::Column| {
+                known.name.as_deref().is_none_or(|known| known == name.sval)
+            };
+            assert!(
+                facts.columns_read.iter().any(named),
+                "{text}: {} is not among {:?}",
+                name.sval,
+                facts.columns_read
+            );
+        }
+        for kind in ["INSERT", "UPDATE", "COPY FROM", "CREATE TABLE AS"] {
+            let sets = !facts.columns_written.is_empty();
+            assert!(sets || !facts.kinds.contains(&kind), "{text}");
+        }
+    }
+    assert!(found > 20, "{found}");
+}

@@ -4,6 +4,7 @@
 //! It owns the shape and the proof. It must not know where records are kept.
 
 pub mod chain;
+mod command;
 pub mod event;
 pub mod render;
 pub mod snapshot;

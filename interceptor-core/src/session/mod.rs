@@ -3,6 +3,7 @@
 //! It owns the flow of one connection. Bytes, times and answers come in; bytes and actions come
 //! out. It must not know sockets, clocks or where the record is kept.
 
+pub mod duties;
 pub mod postgres;
 
 use crate::policy::Rate;

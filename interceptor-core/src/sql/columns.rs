@@ -231,7 +231,9 @@ impl Columns {
             (("AlterTableCmd", "name") | ("RenameStmt", "subname"), _) if !value.is_empty() => {
                 self.set(Some(value));
             }
-            (("ColumnDef", "colname"), Some(("AlterTableCmd", "def"))) => self.set(Some(value)),
+            (("ColumnDef", "colname"), Some(("AlterTableCmd", "def"))) if !value.is_empty() => {
+                self.set(Some(value));
+            }
             _ => {}
         }
     }
@@ -347,3 +349,6 @@ fn column(relation: Option<Relation>, name: &str) -> Column {
         name: Some(name.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

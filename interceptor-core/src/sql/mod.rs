@@ -8,6 +8,7 @@ mod columns;
 mod copy;
 mod kinds;
 mod position;
+mod read_only;
 mod walk;
 
 use alloc::boxed::Box;
@@ -21,6 +22,7 @@ use pg_query::protobuf::{Node, ObjectType, SelectStmt, SetOperation};
 use collect::Collector;
 pub use collect::References;
 pub use copy::{CopyFormat, CopyOut, CopySource};
+pub use read_only::lifts_read_only;
 
 use crate::command::{Column, Facts};
 

@@ -12,6 +12,7 @@ mod effects;
 mod garbage;
 mod masks;
 mod names;
+mod obligations;
 mod pair;
 mod splits;
 mod text;

@@ -15,6 +15,7 @@ mod load;
 mod masks;
 mod metrics;
 mod names;
+mod obligations;
 mod older;
 mod pass;
 mod protocol;

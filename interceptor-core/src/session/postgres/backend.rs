@@ -397,6 +397,7 @@ impl Session {
 
     fn ready(&mut self, body: &[u8]) -> Result<(), Stop> {
         let status = backend::ready_for_query(body)?;
+        self.reported();
         self.after_copy();
         self.refuse_cut_end()?;
         match self.expected.pop_front() {

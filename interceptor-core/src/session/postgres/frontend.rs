@@ -135,6 +135,11 @@ impl Session {
             }
             // After an error the server reads nothing up to Sync; nor does the gateway.
             _ if self.discarding => {}
+            kind::QUERY | kind::PARSE | kind::BIND | kind::EXECUTE | kind::FUNCTION_CALL
+                if self.awaits_report() =>
+            {
+                return Ok(Taken::Waits);
+            }
             kind::QUERY => return self.query(&body, message),
             kind::PARSE => return self.parse(&body, &message),
             kind::BIND => return self.bind(&body, message),
@@ -369,6 +374,7 @@ impl Session {
                 }
                 // What it was bound to do it does only now.
                 self.foresee(&judged);
+                self.note_execution(&judged);
                 let running = Running::new(judged, self.now_ns, None);
                 self.pass(message, Some(Expected::Execute(running)));
             }

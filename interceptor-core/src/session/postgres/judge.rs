@@ -86,6 +86,11 @@ impl Judged {
             .map_or(&self.analysis.lineage, |joined| &joined.1)
     }
 
+    /// It is no text at all, but a FunctionCall.
+    pub(super) fn is_function_call(&self) -> bool {
+        self.analysis.facts.kinds == ["FUNCTION CALL"]
+    }
+
     /// The lineage of one statement's results, where its own text tells it all: nothing runs by
     /// name, and nothing made it doubtful later.
     pub(super) fn lineage_of(&self, statement: usize) -> &Lineage {
@@ -406,6 +411,7 @@ impl Session {
     pub(super) fn judge(&mut self, analysis: &Arc<Analysis>, text: &str) -> Judged {
         let mut judged = self.decide(analysis, text);
         self.number(&mut judged);
+        self.keep_read_only(&mut judged, text);
         self.keep_rates(&mut judged);
         judged
     }

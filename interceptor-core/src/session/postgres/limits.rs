@@ -5,9 +5,8 @@
 //! place of whatever the target says. A client must never take the rows that it got for all of them.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
@@ -15,9 +14,10 @@ use super::backend::Stop;
 use super::judge::Judged;
 use super::queue::{Expected, Running};
 use super::{Action, Session};
-use crate::audit::event::{self, Kind};
 use crate::command::Facts;
-use crate::policy::{Limits, Outcome, Rate, RuleReference};
+use crate::policy::{Limits, RuleReference};
+use crate::session::Now;
+use crate::session::duties::{self, duration_text, limit_reached};
 use crate::wire::postgres::encode::ErrorText;
 
 /// How long a target may take to stop a command that met its limit; then the session ends.
@@ -59,23 +59,6 @@ impl Judged {
         let obligations = self.decision.obligations.as_ref()?;
         (!obligations.limits.is_empty()).then_some(&obligations.limits)
     }
-
-    /// What else is recorded of it: a limit that it met before it began, and who should know of it.
-    pub(super) fn notes(&self) -> Vec<Kind> {
-        let mut notes = Vec::new();
-        if let (Some(limit), Some(rule)) = (&self.reached, &self.decision.rule) {
-            notes.push(limit_reached(self.number, rule, limit));
-        }
-        let obligations = self.decision.obligations.iter();
-        for (rule, groups) in obligations.flat_map(|they| &they.notify) {
-            notes.push(Kind::Notification(event::Notification {
-                command: self.number,
-                rule: rule.name.clone(),
-                groups: groups.iter().map(ToString::to_string).collect(),
-            }));
-        }
-        notes
-    }
 }
 
 impl Running {
@@ -88,43 +71,14 @@ impl Running {
 impl Session {
     /// Counts the command under every limit on rates; one too many is refused.
     pub(super) fn keep_rates(&self, judged: &mut Judged) {
-        if judged.decision.outcome.refuses() {
-            return;
-        }
-        let Some(limits) = judged.limits().filter(|limits| !limits.rates.is_empty()) else {
-            return;
+        let who = self.view.as_ref().map(|view| view.who());
+        let now = Now {
+            monotonic_ns: self.now_ns,
+            unix_ns: self.now_unix_ns,
         };
-        let who = self.counted_as();
-        let admitted = |rule: &RuleReference, rate: Rate| {
-            self.rates.admit(&rule.name, &who, rate, self.now_ns)
-        };
-        let met = limits
-            .rates
-            .iter()
-            .find(|limit| !admitted(&limit.rule, limit.at));
-        if let Some(limit) = met.cloned() {
-            let text = rate_text(limit.at);
-            judged.decision.outcome = Outcome::Deny;
-            judged.decision.reason = format!("its limit is {text}").into();
-            judged.decision.rule = Some(limit.rule);
-            judged.reached = Some(text);
-        }
-    }
-
-    /// Under which name its commands are counted: the person, or else who it is for the target, and
-    /// from where. The two must never be the same.
-    fn counted_as(&self) -> String {
-        let person = self
-            .view
-            .as_ref()
-            .and_then(|view| view.who().person.clone());
-        let address = self.subject.client.ip().to_canonical();
-        match person {
-            Some(person) => format!("person {person}"),
-            None => format!(
-                "user {}@{address} of {}",
-                self.subject.user, self.target.name
-            ),
+        if judged.limits().is_some() {
+            let who = duties::counted_as(who, &self.subject, &self.target.name);
+            judged.reached = duties::keep_rates(&mut judged.decision, &*self.rates, &who, now);
         }
     }
 
@@ -315,32 +269,6 @@ fn leaves_nothing(judged: &Judged) -> bool {
         && facts.kinds.iter().all(|kind| READING.contains(kind))
 }
 
-fn limit_reached(command: u64, rule: &RuleReference, limit: &str) -> Kind {
-    Kind::LimitReached(event::LimitReached {
-        command,
-        rule: rule.name.clone(),
-        limit: limit.to_string(),
-    })
-}
-
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn duration_text(duration: Duration) -> String {
-    match (duration.as_secs(), duration.subsec_millis()) {
-        (seconds, 0) => format!("{seconds} s"),
-        (0, milliseconds) => format!("{milliseconds} ms"),
-        (seconds, milliseconds) => format!("{seconds}.{milliseconds:03} s"),
-    }
-}
-
-fn rate_text(rate: Rate) -> String {
-    let per = match rate.per.as_secs() {
-        1 => String::from("a second"),
-        60 => String::from("a minute"),
-        3_600 => String::from("an hour"),
-        seconds => format!("in {seconds} s"),
-    };
-    format!("{} commands {per}", rate.count)
 }

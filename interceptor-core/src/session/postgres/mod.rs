@@ -25,6 +25,7 @@ mod knowledge;
 mod limits;
 mod names;
 mod queue;
+mod read_only;
 mod recorded;
 mod replies;
 mod sizes;
@@ -52,6 +53,7 @@ use judge::Statements;
 use knowledge::CatalogState;
 use names::Names;
 use queue::Expected;
+use read_only::ReadOnly;
 
 /// Bytes that wait for a slow peer before the other side is no longer read.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 10;
@@ -197,6 +199,8 @@ pub struct Session {
     /// The masks of rules that were in force in this transaction, for replies that belong to no
     /// command of their own.
     loose_masks: Option<Arc<Masks>>,
+    /// A rule keeps the session read-only.
+    read_only: Option<ReadOnly>,
     /// How rows of described portals are rewritten, by the number of their command.
     plans: HashMap<u64, Arc<RowPlan>>,
     catalog: CatalogState,
@@ -251,6 +255,7 @@ impl Session {
             interrupting: false,
             drop_down: 0,
             loose_masks: None,
+            read_only: None,
             plans: HashMap::new(),
             catalog: CatalogState::default(),
             notices: Vec::new(),
@@ -283,6 +288,7 @@ impl Session {
         self.forget_provenances();
         if self.phase > Phase::Startup {
             self.look();
+            self.review_read_only();
         }
     }
 

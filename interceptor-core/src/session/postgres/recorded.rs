@@ -12,8 +12,6 @@ use crate::sql::{self, Analysis};
 
 /// Bytes of a command's text that are recorded; its digest covers all of it.
 const RECORDED_BYTES_MAX: usize = 64 << 10;
-/// Which facts an event holds: see `facts` of `Command` in `docs/audit-log.proto`.
-const FACTS_VERSION: u32 = 1;
 
 impl Session {
     /// The record of a command's intent.
@@ -24,51 +22,15 @@ impl Session {
         digest: [u8; 32],
         parameters: usize,
     ) -> event::Command {
-        let (facts, decision) = (judged.facts(), &judged.decision);
-        let rule = decision.rule.as_ref();
         let who = self.view.as_ref().map(|view| view.who());
-        let lift = decision.lift.as_ref();
-        let obliging = decision.obligations.as_ref().map(|they| &they.rules);
+        let (facts, policy) = (judged.facts(), &self.policy.hash);
         event::Command {
-            number: judged.number,
             text: recorded_text(&judged.analysis, &judged.masks, text),
             digest: digest.to_vec(),
             parameters: u32::try_from(parameters).unwrap_or(u32::MAX),
-            kinds: strings(&facts.kinds),
-            reads: strings(&facts.reads),
-            writes: strings(&facts.writes),
-            incomplete: facts.incomplete.unwrap_or_default().to_string(),
-            decision: decision.outcome.word().to_string(),
-            rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
-            rule_source: rule
-                .map(|rule| format!("{}:{}", rule.file, rule.line))
-                .unwrap_or_default(),
-            reason: decision.reason.to_string(),
-            policy: self.policy.hash.to_vec(),
-            facts: FACTS_VERSION,
-            functions: facts.functions.clone(),
-            unfiltered: facts.unfiltered,
-            columns_read: strings(&facts.columns_read),
-            columns_written: strings(&facts.columns_written),
-            estimated_rows: facts.estimated_rows,
-            person: who
-                .and_then(|who| who.person.as_deref())
-                .unwrap_or_default()
-                .to_string(),
-            groups: who.map(|who| strings(&who.groups)).unwrap_or_default(),
-            lifted_by: lift
-                .map(|lift| format!("{} {}", lift.kind, lift.by.name))
-                .unwrap_or_default(),
-            lifted_rule: lift.map(|lift| lift.rule.to_string()).unwrap_or_default(),
-            obliged_by: obliging
-                .map(|rules| rules.iter().map(|rule| rule.name.clone()).collect())
-                .unwrap_or_default(),
+            ..event::Command::decided(judged.number, facts, &judged.decision, who, policy)
         }
     }
-}
-
-fn strings<T: ToString>(list: &[T]) -> Vec<String> {
-    list.iter().map(ToString::to_string).collect()
 }
 
 /// The text as it may be kept: no constants where a password may be among them, no value that a

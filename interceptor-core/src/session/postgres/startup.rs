@@ -101,6 +101,9 @@ impl Session {
         if startup.sets_role && !self.may_set_role() {
             return;
         }
+        if !self.begin_read_only() {
+            return;
+        }
         self.phase = Phase::Connecting;
         self.actions.push_back(Action::Connect);
     }
@@ -207,6 +210,7 @@ impl Session {
             backend::kind::READY_FOR_QUERY if self.phase == Phase::Preparing => {
                 self.phase = Phase::Running;
                 self.settings.idle = true;
+                self.require_read_only();
             }
             _ => {
                 return self.violate(
@@ -215,7 +219,9 @@ impl Session {
                 );
             }
         }
-        self.to_client.extend_from_slice(&message);
+        if self.phase != Phase::Closed {
+            self.to_client.extend_from_slice(&message);
+        }
     }
 
     fn authenticated(&mut self) {
@@ -227,7 +233,11 @@ impl Session {
 
     /// Remembers a setting that the reading of statements depends on.
     pub(super) fn parameter_status(&mut self, body: &[u8]) {
-        match backend::parameter_status(body) {
+        let status = backend::parameter_status(body);
+        if let Ok((name, value)) = status {
+            self.note_setting(name, value);
+        }
+        match status {
             Ok((b"client_encoding", value)) => self.settings.encoding = value.to_ascii_uppercase(),
             Ok((b"standard_conforming_strings", value)) => {
                 self.settings.conforming = value == b"on"

@@ -13,6 +13,7 @@ use super::queue::{Expected, Running};
 use crate::audit::event::Kind;
 use crate::command::Facts;
 use crate::policy::{Decision, Outcome};
+use crate::session::duties;
 use crate::sql::Analysis;
 use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::frontend;
@@ -63,7 +64,7 @@ impl Session {
     ) {
         let event = self.command_event(&judged, text, judge::digest(exact), parameters.len());
         let outcome = judged.decision.outcome.clone();
-        let notes = judged.notes();
+        let notes = duties::notes(judged.number, &judged.decision, judged.reached.as_deref());
         let mut pending = Pending {
             message,
             form,

@@ -11,7 +11,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 
-use super::direction::{Broken, Direction, PAUSE, Side};
+use super::direction::{BEYOND_LIMIT, Broken, Direction, PAUSE, Side};
 use super::pipe::Pipes;
 
 /// Bytes in both directions before other tasks of the thread get their turn.
@@ -30,6 +30,8 @@ pub(super) enum Copied {
     Closed(Side),
     /// This side reset it.
     Reset(Side),
+    /// The client got all the bytes that it may have.
+    Limited,
     /// This side's connection failed in another way.
     Broken(Side, io::ErrorKind),
 }
@@ -58,6 +60,11 @@ impl Passage {
     /// Bytes that the client took.
     pub(super) fn bytes_down(&self) -> u64 {
         self.down.moved()
+    }
+
+    /// The client gets so many bytes at most.
+    pub(super) fn limit_down(&mut self, bytes: u64) {
+        self.down.limit(bytes);
     }
 
     /// Carries bytes until the end. Not cancel-safe: whoever drops it resets both connections.
@@ -152,6 +159,7 @@ impl Passage {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 Copied::Reset(broken.side)
             }
+            BEYOND_LIMIT => Copied::Limited,
             kind => Copied::Broken(broken.side, kind),
         }
     }

@@ -22,6 +22,8 @@ const COPY_BYTES: usize = 64 << 10;
 const BUSY_BYTES: u64 = 256 << 10;
 /// No bytes for so long are a pause.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
+/// What breaks a direction that met its limit; no socket says so by itself.
+pub(super) const BEYOND_LIMIT: io::ErrorKind = io::ErrorKind::QuotaExceeded;
 /// Bytes that one direction moves before the other gets its turn.
 const TURN_BYTES: u64 = 1 << 20;
 
@@ -54,6 +56,8 @@ pub(super) struct Direction {
     pipe: Option<Pipe>,
     /// Bytes that the other side took.
     moved: u64,
+    /// Bytes that may still be read, where there is a limit.
+    allowance: Option<u64>,
     /// Bytes since the last pause.
     busy: u64,
     /// Since when there has been nothing to read.
@@ -73,6 +77,7 @@ impl Direction {
             written: 0,
             pipe: None,
             moved: 0,
+            allowance: None,
             busy: 0,
             dry: None,
             ended: false,
@@ -83,6 +88,12 @@ impl Direction {
     /// Bytes that the other side took.
     pub(super) fn moved(&self) -> u64 {
         self.moved
+    }
+
+    /// So many bytes may pass at most; more of them break it. They go through the buffer, where they
+    /// can be counted before they are passed on.
+    pub(super) fn limit(&mut self, bytes: u64) {
+        self.allowance = Some(bytes);
     }
 
     /// The stream ended, and the other side was told.
@@ -170,7 +181,7 @@ impl Direction {
         sink: &TcpStream,
         pipes: &Pipes,
     ) -> Result<Option<usize>, Broken> {
-        if self.pipe.is_none() && self.busy >= BUSY_BYTES {
+        if self.pipe.is_none() && self.busy >= BUSY_BYTES && self.allowance.is_none() {
             self.pipe = pipes.take();
         }
         match &mut self.pipe {
@@ -186,8 +197,26 @@ impl Direction {
         sink: &TcpStream,
         buffer: &mut [u8],
     ) -> Result<Option<usize>, Broken> {
+        // One more than may pass tells whether there is more.
+        let room = self
+            .allowance
+            .map_or(u64::MAX, |left| left.saturating_add(1));
+        let room = usize::try_from(room)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let buffer = buffer.get_mut(..room).unwrap_or_default();
         let count = unless_blocked(read_some(source, buffer)).map_err(self.failed(self.from))?;
         let read = buffer.get(..count.unwrap_or(0)).unwrap_or_default();
+        if let Some(left) = &mut self.allowance {
+            match left.checked_sub(read.len() as u64) {
+                Some(rest) => *left = rest,
+                None => {
+                    // Nor does anything that comes later.
+                    *left = 0;
+                    return Err(self.failed(self.from)(BEYOND_LIMIT.into()));
+                }
+            }
+        }
         if !read.is_empty() {
             let taken = unless_blocked(sink.try_write(read)).map_err(self.failed(self.to))?;
             let taken = taken.unwrap_or(0);

@@ -7,6 +7,7 @@
 
 mod copy;
 mod direction;
+mod hold;
 mod pipe;
 mod workers;
 
@@ -15,13 +16,13 @@ pub(super) use workers::Passing;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use interceptor_core::audit::event::{self as events, Kind};
-use interceptor_core::command::{CONNECT, Facts, Resolution, Subject};
-use interceptor_core::policy::{Decision, HoldPlan, Input, Outcome, Protocol, Snapshot, View};
+use interceptor_core::command::{CONNECT, Facts, Subject};
+use interceptor_core::policy::{Decision, Input, Outcome, Protocol, RuleReference, View};
+use interceptor_core::session::duties;
 use sha2::{Digest as _, Sha256};
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -29,18 +30,15 @@ use uuid::Uuid;
 
 use self::copy::{Copied, Passage};
 use self::direction::Side;
+use self::hold::{approval, nobody};
 use super::drive::{Arrival, Stage};
 use super::sessions::{Control, Controls, Membership};
-use super::{Shared, event, upstream};
+use super::{Shared, announce, event, upstream};
 use crate::admin::Killing;
-use crate::approval::{Held, Request};
 use crate::audit::{AuditError, Pending, json};
 
 /// The number of a connection's only command.
 const COMMAND: u64 = 1;
-
-/// How often a held client that has sent something is looked after.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// A connection with everything around it.
 struct Connection {
@@ -51,6 +49,7 @@ struct Connection {
     as_client: Option<SocketAddr>,
     target: String,
     subject: Subject,
+    facts: Facts,
     passage: Passage,
     /// The request that waits for a person.
     waiting: Option<u64>,
@@ -73,6 +72,8 @@ enum End {
     Unreachable(io::Error),
     Unusable(io::Error),
     Copied(Copied),
+    /// The rule, and its limit.
+    Limited(String, String),
     Killed(Killing),
     Stopped,
 }
@@ -101,6 +102,10 @@ pub(super) async fn carry(
         as_client: arrival.as_client,
         target: arrival.target.name.clone(),
         subject: arrival.subject,
+        facts: Facts {
+            kinds: vec![CONNECT],
+            ..Facts::default()
+        },
         passage: Passage::new(),
         waiting: None,
         began: Instant::now(),
@@ -141,23 +146,21 @@ impl Connection {
         let Some(target) = target.filter(|target| target.protocol == Protocol::Tcp) else {
             return Err(End::Denied("the policy has just changed".to_owned()));
         };
-        let facts = Facts {
-            kinds: vec![CONNECT],
-            ..Facts::default()
-        };
-        let input = Input {
-            facts: &facts,
-            text: "",
-            now_unix_ns: json::now_unix_ns(),
-        };
         let view = View::new(Arc::clone(&policy), &target.name, self.subject.clone());
         let Some(view) = view else {
             return Err(End::Denied("the policy has just changed".to_owned()));
         };
-        let decision = view.decide(&input);
-        let command = self.command(&decision, &policy);
+        let mut decision = view.decide(&input(&self.facts));
+        let (who, shared) = (view.who(), &self.shared);
+        let name = duties::counted_as(Some(who), &self.subject, &self.target);
+        let reached = duties::keep_rates(&mut decision, &*shared.rates, &name, shared.now());
+        let command = self.command(&decision, &view);
         self.shared.metrics.decided(&command, &self.target);
         let intent = self.append(Kind::Command(command));
+        for note in duties::notes(COMMAND, &decision, reached.as_deref()) {
+            announce(self.id, &note);
+            self.note(note).map_err(End::NotRecorded)?;
+        }
         Ok(Judged {
             decision,
             view,
@@ -204,7 +207,7 @@ impl Connection {
             },
         };
         match self.connect(recorded).await {
-            Ok(target) => self.pass(client, target).await,
+            Ok(target) => self.pass(client, target, &decision).await,
             Err(end) => end,
         }
     }
@@ -221,78 +224,49 @@ impl Connection {
         Ok(stream)
     }
 
-    async fn pass(&mut self, client: &TcpStream, target: TcpStream) -> End {
+    async fn pass(&mut self, client: &TcpStream, target: TcpStream, decision: &Decision) -> End {
         self.show("passing");
+        let limits = decision.obligations.as_ref().map(|they| &they.limits);
+        let bytes = limits.and_then(|limits| limits.bytes.clone());
+        let time = limits.and_then(|limits| limits.duration.clone());
         let pipes = &self.shared.passing.pipes;
-        let copied = self.passage.carry(client, &target, pipes).await;
-        if let Copied::Closed(_) = copied {
-            copy::close(target);
+        if let Some(limit) = &bytes {
+            self.passage.limit_down(limit.at);
         }
-        End::Copied(copied)
-    }
-
-    /// Waits for a person. What comes back opens the way once it is durable.
-    async fn hold(
-        &mut self,
-        client: &TcpStream,
-        decision: &Decision,
-        plan: &Arc<HoldPlan>,
-        view: &View,
-    ) -> Result<Pending, End> {
-        let timeout = plan.timeout;
-        let number = self.shared.recorder.next_request_number();
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let recorded = self.append(Kind::Hold(events::Hold {
-            request: number,
-            command: COMMAND,
-            timeout_ms,
-            ..events::Hold::default()
-        }));
-        // The command's event is before it in the log, so it is durable as well.
-        recorded.await.map_err(End::NotRecorded)?;
-        let request = self.request(number, decision, plan, view);
-        let opened = self.shared.approvals.open(request);
-        let mut held = opened.map_err(|error| End::Denied(error.to_string()))?;
-        self.waiting = Some(number);
-        self.show("held");
-        let resolution = tokio::select! {
-            resolution = &mut held => Some(resolution),
-            () = left(client) => return Err(self.left_while_held(held)),
-            // If a person was faster than the clock, their word counts.
-            () = tokio::time::sleep(timeout) => held.withdraw(),
+        let over = async {
+            match &time {
+                Some(limit) => tokio::time::sleep(limit.at).await,
+                None => std::future::pending().await,
+            }
         };
-        self.waiting = None;
-        match resolution {
-            Some(resolution) if resolution.approved => {
-                Ok(self.append(approval(number, "approved", &resolution)))
-            }
-            Some(resolution) => {
-                self.resolved(approval(number, "denied", &resolution))?;
-                let why = format!("request {number} was denied by {}", resolution.by);
-                Err(End::Denied(why))
-            }
-            None => {
-                self.resolved(approval(number, "timed_out", &nobody()))?;
-                let seconds = timeout.as_secs();
-                let why = format!("nobody answered request {number} within {seconds} s");
-                Err(End::Denied(why))
-            }
-        }
-    }
-
-    fn left_while_held(&mut self, held: Held) -> End {
-        drop(held);
-        let Some(number) = self.waiting.take() else {
-            return End::LeftWhileHeld;
+        let copied = tokio::select! {
+            copied = self.passage.carry(client, &target, pipes) => Some(copied),
+            // What is dropped resets both connections.
+            () = over => None,
         };
-        match self.resolved(approval(number, "client_gone", &nobody())) {
-            Ok(()) => End::LeftWhileHeld,
-            Err(end) => end,
+        match (copied, bytes, time) {
+            (Some(Copied::Limited), Some(limit), _) => {
+                self.limited(&limit.rule, format!("{} bytes", limit.at))
+            }
+            (None, _, Some(limit)) => self.limited(&limit.rule, duties::duration_text(limit.at)),
+            (Some(copied), ..) => {
+                if let Copied::Closed(_) = copied {
+                    copy::close(target);
+                }
+                End::Copied(copied)
+            }
+            (None, _, None) => End::Stopped,
         }
     }
 
-    fn resolved(&self, kind: Kind) -> Result<(), End> {
-        self.note(kind).map_err(End::NotRecorded)
+    /// The connection met a limit, and ends.
+    fn limited(&self, rule: &RuleReference, limit: String) -> End {
+        let reached = duties::limit_reached(COMMAND, rule, &limit);
+        announce(self.id, &reached);
+        match self.note(reached) {
+            Ok(()) => End::Limited(rule.name.clone(), limit),
+            Err(error) => End::NotRecorded(error),
+        }
     }
 
     /// The last events, and then the ends of the sockets.
@@ -328,53 +302,12 @@ impl Connection {
         }
     }
 
-    fn command(&self, decision: &Decision, policy: &Snapshot) -> events::Command {
-        let text = self.text();
-        let rule = decision.rule.as_ref();
+    fn command(&self, decision: &Decision, view: &View) -> events::Command {
+        let (text, policy) = (self.text(), &view.snapshot().hash);
         events::Command {
-            number: COMMAND,
             digest: digest(&text),
             text,
-            kinds: vec![CONNECT.to_owned()],
-            decision: decision.outcome.word().to_owned(),
-            rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
-            rule_source: rule
-                .map(|rule| format!("{}:{}", rule.file, rule.line))
-                .unwrap_or_default(),
-            reason: decision.reason.to_string(),
-            policy: policy.hash.to_vec(),
-            ..events::Command::default()
-        }
-    }
-
-    fn request(
-        &self,
-        number: u64,
-        decision: &Decision,
-        plan: &Arc<HoldPlan>,
-        view: &View,
-    ) -> Request {
-        let opened_unix_ns = json::now_unix_ns();
-        let wait_ns = u64::try_from(plan.timeout.as_nanos()).unwrap_or(u64::MAX);
-        let rule = decision.rule.as_ref();
-        Request {
-            number,
-            session: self.id,
-            command: COMMAND,
-            plan: Arc::clone(plan),
-            person: view.who().person.clone(),
-            people: Arc::clone(&view.snapshot().people),
-            opened_unix_ns,
-            expires_unix_ns: opened_unix_ns.saturating_add(wait_ns),
-            subject: self.subject.clone(),
-            target: self.target.clone(),
-            rule: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
-            reason: decision.reason.to_string(),
-            text: self.text(),
-            parameters: Vec::new(),
-            kinds: vec![CONNECT.to_owned()],
-            reads: Vec::new(),
-            writes: Vec::new(),
+            ..events::Command::decided(COMMAND, &self.facts, decision, Some(view.who()), policy)
         }
     }
 
@@ -430,40 +363,24 @@ impl End {
                 format!("{}'s connection broke: {kind}", name(side)),
                 "broken",
             ),
+            // Told apart before.
+            Self::Copied(Copied::Limited) => ("it met a limit".to_owned(), "limit"),
+            Self::Limited(rule, limit) => (
+                format!("stopped by rule \"{rule}\": its limit is {limit}"),
+                "limit",
+            ),
             Self::Killed(killing) => (killing.words(), "killed"),
             Self::Stopped => ("interceptor is shutting down".to_owned(), "shutdown"),
         }
     }
 }
 
-/// Waits until a client that is not read closes its side or breaks. Cancel-safe.
-async fn left(client: &TcpStream) {
-    loop {
-        match client.ready(Interest::READABLE | Interest::ERROR).await {
-            Ok(ready) if ready.is_read_closed() || ready.is_error() => return,
-            // It sent something, which waits for the answer as well: as long as that is not read,
-            // the kernel's word cannot be waited for.
-            Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
-            Err(_) => return,
-        }
-    }
-}
-
-fn approval(request: u64, resolution: &str, answer: &Resolution) -> Kind {
-    Kind::Approval(events::Approval {
-        request,
-        command: COMMAND,
-        resolution: resolution.to_owned(),
-        by: answer.by.clone(),
-        reason: answer.reason.clone(),
-    })
-}
-
-fn nobody() -> Resolution {
-    Resolution {
-        approved: false,
-        by: String::new(),
-        reason: String::new(),
+/// What the decision on a connection is made on. There is no text to match.
+fn input(facts: &Facts) -> Input<'_> {
+    Input {
+        facts,
+        text: "",
+        now_unix_ns: json::now_unix_ns(),
     }
 }
 
