@@ -104,14 +104,11 @@ pub(super) struct Leaving<'a> {
 }
 
 /// Lets sessions go on after a successor took over, until the limit or a word to stop.
-///
-/// # Errors
-/// If a reload of the policy cannot be recorded.
 pub(super) async fn leave(
     leaving: Leaving<'_>,
     limit: Duration,
     mut successor: Successor,
-) -> anyhow::Result<Words> {
+) -> Words {
     let Leaving {
         stage,
         targets,
@@ -130,7 +127,7 @@ pub(super) async fn leave(
             () = &mut until => break,
             heard = signals.next() => heard,
             step = targets.next(), if is_reloading => {
-                targets.take(step)?;
+                targets.take(step);
                 continue;
             }
             word = successor.words.recv() => match word {
@@ -146,7 +143,7 @@ pub(super) async fn leave(
             }
         }
     }
-    Ok(Some(successor.words))
+    Some(successor.words)
 }
 
 /// Lets sessions end when they are idle, and ends them when the time is over, on a second signal, or

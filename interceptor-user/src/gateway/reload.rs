@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use interceptor_core::audit::event::{Event, Kind};
+use interceptor_core::audit::event::{Event, GatewayNote, Kind};
 use interceptor_core::audit::snapshot;
 use interceptor_core::policy::Snapshot;
 use serde_json::{Value, json};
@@ -15,6 +15,9 @@ use super::targets::Sources;
 use crate::admin::ReloadRequest;
 use crate::audit::{AuditError, Recorder, json as form};
 use crate::policy_files::{self, Fingerprint};
+
+/// Bytes of the errors that the record keeps.
+const RECORDED_BYTES_MAX: usize = 64 * 1024;
 
 /// Lines of the errors that `interceptor status` shows.
 const STATUS_LINES_MAX: usize = 20;
@@ -137,6 +140,36 @@ impl Reloads {
     /// One was read.
     pub(super) const fn saw(&mut self, fingerprint: Fingerprint) {
         self.seen = Some(fingerprint);
+    }
+
+    /// Logs and records what came of one; `loaded` describes the policy that is in force now.
+    ///
+    /// A record that takes nothing more stops the commands; the policy need not stop the gateway.
+    pub(super) fn record(
+        &self,
+        done: &Result<(), String>,
+        recorder: &Recorder,
+        loaded: impl FnOnce() -> String,
+    ) {
+        let kind = match done {
+            Ok(()) => {
+                let detail = loaded();
+                tracing::info!("another policy is in force: {detail}");
+                Kind::PolicyLoaded(GatewayNote { detail })
+            }
+            Err(errors) => {
+                tracing::error!("the policy stays as it was; the files were refused:\n{errors}");
+                let end = errors.floor_char_boundary(RECORDED_BYTES_MAX);
+                let mut detail = errors.get(..end).unwrap_or_default().to_owned();
+                if end < errors.len() {
+                    detail.push_str(" … (more is not shown)");
+                }
+                Kind::PolicyRefused(GatewayNote { detail })
+            }
+        };
+        if let Err(error) = recorder.note(event(&[], kind)) {
+            tracing::error!(%error, "what came of a reload of the policy is not on record");
+        }
     }
 
     /// One is over; `before` was in force. Tells who waits.

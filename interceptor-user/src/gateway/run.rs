@@ -274,7 +274,7 @@ async fn serve(
                 work.reload();
             }
             () = files.changed() => targets.reload(Cause::Files),
-            step = targets.next() => if targets.take(step)? {
+            step = targets.next() => if targets.take(step) {
                 work.reload();
             },
             Some(asked) = upgrades.recv() => successor = upgrade_to(old(work.draining()), asked).await,
@@ -282,7 +282,8 @@ async fn serve(
         }
     }
     upgrades.close();
-    reloads.close();
+    // Who waits learns that this is not the one to ask.
+    drop(reloads);
     // A successor watches by itself, and says when something changed.
     drop(files);
     // Scrapers are the successor's from now on.
@@ -299,7 +300,7 @@ async fn serve(
                 work: &mut work,
                 signals: &mut signals,
             };
-            leave(sessions, arguments.drain, successor).await?
+            leave(sessions, arguments.drain, successor).await
         }
         None => {
             handover::notify(&[NotifyState::Stopping]);

@@ -322,10 +322,7 @@ impl Targets {
     }
 
     /// Acts on it. True if files that changed by themselves are in force now.
-    ///
-    /// # Errors
-    /// If the outcome of a reload cannot be recorded.
-    pub(super) fn take(&mut self, Step(happened): Step) -> anyhow::Result<bool> {
+    pub(super) fn take(&mut self, Step(happened): Step) -> bool {
         let now = Instant::now();
         match happened {
             Happened::Found(name, answer) => {
@@ -341,17 +338,17 @@ impl Targets {
             Happened::Look => {}
             Happened::Loaded(loaded) => {
                 self.reloading = None;
-                let is_news = self.end_reload(loaded)?;
+                let is_news = self.end_reload(loaded);
                 if self.reloads.has_next() {
                     self.begin_reload();
                 }
-                return Ok(is_news);
+                return is_news;
             }
         }
-        Ok(false)
+        false
     }
 
-    fn end_reload(&mut self, attempt: anyhow::Result<Attempt<Loaded>>) -> anyhow::Result<bool> {
+    fn end_reload(&mut self, attempt: anyhow::Result<Attempt<Loaded>>) -> bool {
         let is_by_files = attempt.as_ref().is_ok_and(|attempt| attempt.is_by_files);
         let loaded = attempt.map_or_else(
             |error| Some(Err(error)),
@@ -361,16 +358,17 @@ impl Targets {
             },
         );
         let Some(loaded) = loaded else {
-            return Ok(false);
+            return false;
         };
         let before = Arc::clone(&self.policy.borrow());
         let done = loaded.and_then(|loaded| self.put_in_force(&loaded));
         let done = done.map_err(|error| format!("{error:#}"));
-        self.record_reload(&done)?;
+        self.reloads
+            .record(&done, &self.recorder, || describe(&self.policy.borrow()));
         let after = Arc::clone(&self.policy.borrow());
         let is_loaded = done.is_ok();
         self.reloads.end(&before, done.map(|()| &*after));
-        Ok(is_by_files && is_loaded)
+        is_by_files && is_loaded
     }
 
     /// Begins the look-ups that are due.
@@ -514,23 +512,6 @@ impl Targets {
                 tracing::error!(%error, "a change of the targets could not be recorded");
             }
         }
-    }
-
-    fn record_reload(&self, done: &Result<(), String>) -> anyhow::Result<()> {
-        let kind = match done {
-            Ok(()) => {
-                let detail = describe(&self.policy.borrow());
-                tracing::info!("another policy is in force: {detail}");
-                Kind::PolicyLoaded(GatewayNote { detail })
-            }
-            Err(error) => {
-                tracing::error!("the policy stays as it was; the files were refused:\n{error}");
-                let detail = error.clone();
-                Kind::PolicyRefused(GatewayNote { detail })
-            }
-        };
-        self.recorder.note(event(&[], kind))?;
-        Ok(())
     }
 }
 

@@ -1,4 +1,8 @@
 //! What the gateway counts is what the record says.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::policies::{OPEN, SHOP};
 use interceptor_tests::process::{Finished, run};
 use interceptor_tests::wire::Wire;
-use interceptor_tests::world::TARGET_V4;
+use interceptor_tests::world::{TARGET_V4, UNNAMED_V4};
 use interceptor_tests::{From, Gateway, World, wait_until, with_world};
 
 const ENDPOINT: &str = "127.0.0.1:9464";
@@ -224,6 +228,43 @@ fn the_endpoint_is_for_this_host_and_for_metrics() -> Result<()> {
         );
         assert!(code(&["--data", "a=b", &place])?.starts_with("405"));
         assert!(code(&[&format!("http://{ENDPOINT}/")])?.starts_with("404"));
+        Ok(())
+    })
+}
+
+#[test]
+fn connections_that_pass_through_are_counted_too() -> Result<()> {
+    with_world("metrics-pass", |world| {
+        let raw = "---
+kind: Target
+name: raw
+spec: {protocol: tcp, endpoints: ['10.77.2.3:5432']}
+---
+kind: Rule
+name: from-the-client
+spec: {match: {statements: [CONNECT], targets: [raw], clientNetworks: [10.77.1.0/24]}, then: allow}
+";
+        let policies = world.write_policy(&format!("{OPEN}{raw}"))?;
+        let gateway = Gateway::start_with(world, &policies, &["--metrics", ENDPOINT])?;
+        let psql = world.psql(From::Client).host(UNNAMED_V4).bare();
+        assert_eq!(psql.run("SELECT 1")?.success()?, "1\n");
+        world
+            .psql(From::Local)
+            .host(UNNAMED_V4)
+            .run("SELECT 1")?
+            .failure()?;
+        gateway.event("close", |event| {
+            event["reason"].to_string().contains("refused")
+        })?;
+        let counts = counted(&scrape(world)?)?;
+        let series = |outcome: &str, rule: &str| {
+            let labels = format!("outcome=\"{outcome}\",rule=\"{rule}\",target=\"raw\"");
+            counts
+                .get(&format!("interceptor_decisions_total{{{labels}}}"))
+                .copied()
+        };
+        assert_eq!(series("allow", "from-the-client"), Some(1), "{counts:?}");
+        assert!(series("deny", "(none)") >= Some(1), "{counts:?}");
         Ok(())
     })
 }

@@ -372,3 +372,44 @@ fn what_decided_is_on_record_and_can_be_shown() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn after_an_upgrade_files_go_on_to_be_followed_and_recorded() -> Result<()> {
+    with_world("reload-upgrade", |world| {
+        let policies = directory(world.directory().join("policies"), "old 1")?;
+        let gateway = Gateway::start_with(
+            world,
+            &policies,
+            &[&SELDOM[..], &["--drain", "60s"]].concat(),
+        )?;
+        let mut before = live(world)?;
+        wait_told(&mut before, "old 1")?;
+        gateway.cli(&["upgrade"])?.success()?;
+        let mut after = live(world)?;
+        wait_told(&mut after, "old 1")?;
+        // The session in the old process learns of it from the new one.
+        save(&policies.join("rule.yaml"), &rule("new 2"))?;
+        wait_told(&mut after, "new 2")?;
+        wait_told(&mut before, "new 2")?;
+        // Each process wrote down what it decides by.
+        let log = gateway.events(5000)?;
+        let started = log
+            .iter()
+            .rposition(|event| event["kind"] == "gateway-started");
+        let started = started.context("no start on record")?;
+        let is_snapshot = |event: &Value| event["kind"] == "policy-snapshot";
+        let first = log.iter().skip(started).position(is_snapshot);
+        let command = log
+            .iter()
+            .skip(started)
+            .position(|event| event["kind"] == "command");
+        ensure!(first.is_some() && first < command, "{first:?} {command:?}");
+        let list = gateway
+            .cli(&["policy", "show", "--list", "--json"])?
+            .success()?;
+        let list: Vec<Value> = serde_json::from_str(&list)?;
+        // The old one's at its start, the new one's at its, and both's of the change.
+        assert_eq!(list.len(), 4, "{list:?}");
+        Ok(())
+    })
+}
