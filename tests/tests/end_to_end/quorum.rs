@@ -63,6 +63,13 @@ spec:
   then: {hold: {groups: [dba, security], timeout: 60s, message: dba and security look at it}}
 ---
 kind: Rule
+name: inserts
+spec:
+  match: {statements: [INSERT]}
+  then:
+    hold: {group: dba, quorum: 2, timeout: 10s, onTimeout: {escalate: {group: security, timeout: 60s}}}
+---
+kind: Rule
 name: not-oneself
 spec:
   match: {statements: [TRUNCATE]}
@@ -83,10 +90,12 @@ fn with_approvers(name: &str, test: impl FnOnce(&World, &Gateway<'_>) -> Result<
 
 /// Runs a command of `interceptor` as another user of the host, logged in as themselves.
 fn by(world: &World, gateway: &Gateway<'_>, user: &str, arguments: &[&str]) -> Result<Finished> {
-    let mut command = world.gateway_command("sh", None)?;
+    let mut command = world.gateway_command("bash", None)?;
     // Where nobody logged in there is nothing to change, and the kernel may have no such file.
-    let log_in =
-        "{ (id -u \"$0\" || echo \"$0\") > /proc/self/loginuid; } 2>/dev/null; exec setpriv \"$@\"";
+    let log_in = r#"exec 3>&2 2>/dev/null
+        uid=$(id -u "$0" || echo "$0")
+        echo "$uid" > /proc/self/loginuid
+        exec 2>&3 3>&- setpriv "$@""#;
     command.args(["-c", log_in, user]);
     command.arg(format!("--reuid={user}"));
     command.args([&format!("--regid={ADMIN_GROUP}"), "--clear-groups", "--"]);
@@ -349,6 +358,43 @@ fn a_reload_changes_nothing_for_what_waits() -> Result<()> {
         approve(world, gateway, DORA, &number)?.success()?;
         approve(world, gateway, BEN, &number)?.success()?;
         assert_eq!(psql.wait(LIMIT)?.success()?, "DELETE 1\n");
+        Ok(())
+    })
+}
+
+/// Others are asked anew: the approvals of those before them do not count any more.
+#[test]
+fn who_is_asked_later_decides_alone() -> Result<()> {
+    with_approvers("quorum-later", |world, gateway| {
+        let insert = "INSERT INTO orders SELECT 100, 1, 'x', 1, now()";
+        let (psql, first) = held(world, gateway, "alice", insert)?;
+        approve(world, gateway, BEN, &first)?.success()?;
+        let mut second = first.clone();
+        wait_until("others are asked", LIMIT, || {
+            if let [one] = &*gateway.held()? {
+                second = one["number"].to_string();
+            }
+            Ok(second != first)
+        })?;
+        let json = request(gateway, &second)?;
+        assert_eq!(json["required"], serde_json::json!(["1 of security"]));
+        assert_eq!(json["approvals"], serde_json::json!([]));
+        approve(world, gateway, POSTGRES, &second)?.failure()?;
+        let error = approve(world, gateway, CAROL, &first)?.failure()?;
+        assert!(
+            error.contains(&format!("request {first} is not open")),
+            "{error}"
+        );
+        approve(world, gateway, DORA, &second)?.success()?;
+        psql.wait(LIMIT)?.success()?;
+        let record = on_record(gateway)?;
+        let ends: Vec<_> = record
+            .iter()
+            .map(|line| line.split(" by ").next())
+            .collect();
+        assert!(ends.contains(&Some("escalated")), "{record:?}");
+        let last = record.last().context("nothing is on record")?;
+        assert_eq!(last, "approved by uid 4205: ");
         Ok(())
     })
 }
