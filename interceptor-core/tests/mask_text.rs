@@ -11,11 +11,25 @@ use interceptor_core::mask::{HashKey, Masks, TextMask};
 use interceptor_core::policy::{self, Source};
 use proptest::prelude::*;
 
+/// Detectors that tests of masks name.
+const DETECTORS: &str = "---
+{kind: Detector, name: employee, spec: {pattern: 'EMP-[0-9]{4}'}}
+---
+{kind: Detector, name: iban, spec: {pattern: '[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}', check: mod97}}
+---
+{kind: Detector, name: member, spec: {pattern: '[0-9]{10}', check: luhn}}
+---
+{kind: Detector, name: token, spec: {pattern: 'token=([a-z0-9]+)', group: 1}}
+---
+{kind: Detector, name: handle, spec: {pattern: '@[a-z]+'}}
+";
+
 /// The masks of a target under these Mask documents.
 fn masks(specs: &[&str]) -> Arc<Masks> {
     let mut text = String::from(
         "{kind: Target, name: t, spec: {protocol: postgres, endpoints: ['10.0.0.5:5432']}}\n",
     );
+    text += DETECTORS;
     for (number, spec) in specs.iter().enumerate() {
         text += &format!("---\n{{kind: Mask, name: m{number}, spec: {spec}}}\n");
     }
@@ -111,6 +125,50 @@ fn overlapping_findings_become_one() {
         (what, shown.as_str()),
         (TextMask::Rewritten { findings: 1 }, "to **** now")
     );
+}
+
+#[test]
+fn detectors_of_the_policy_find_beside_the_gateways_own() {
+    let masks = masks(&[
+        "{patterns: [employee, iban, email], with: full}",
+        "{patterns: [member, token], with: hash}",
+        "{patterns: [handle], with: partial}",
+    ]);
+    for (text, expected) in [
+        ("EMP-1234 writes to jane@example.com", "**** writes to ****"),
+        ("pay to DE89 3704 0044 0532 0130 00.", "pay to ****."),
+        // The check digits are wrong.
+        (
+            "pay to DE88 3704 0044 0532 0130 00.",
+            "pay to DE88 3704 0044 0532 0130 00.",
+        ),
+        ("member 1234567890", "member 1234567890"),
+        // Two findings that overlap become one, and neither's rest shows.
+        ("EMP-1234@example.com", "****"),
+        // Side by side they are two.
+        ("EMP-1234@x", "********"),
+    ] {
+        let (what, shown) = masked(&masks, text);
+        let shown = if what == TextMask::Clean {
+            text.to_owned()
+        } else {
+            shown
+        };
+        assert_eq!(shown, expected, "{text}");
+    }
+    let (_, shown) = masked(&masks, "token=abc123&x=1, member 1234567897");
+    let hash = |part: &str| part.len() == 16 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let token = shown
+        .strip_prefix("token=")
+        .unwrap()
+        .split('&')
+        .next()
+        .unwrap();
+    assert!(hash(token), "{shown}");
+    assert!(hash(shown.rsplit(' ').next().unwrap()), "{shown}");
+    // A method that makes a null makes one here, too.
+    let null = self::masks(&["{patterns: [employee], with: \"null\"}"]);
+    assert_eq!(masked(&null, "EMP-1234").0, TextMask::Null { findings: 1 });
 }
 
 #[test]

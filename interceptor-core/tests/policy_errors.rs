@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use interceptor_core::mask::HashKey;
 use interceptor_core::policy::{
-    self, DOCUMENTS_MAX, FILE_BYTES_MAX, LIST_ENTRIES_MAX, NAMES_MAX, PolicyErrors, Problem, Source,
+    self, Counts, DOCUMENTS_MAX, EXPRESSION_BYTES_MAX, FILE_BYTES_MAX, LIST_ENTRIES_MAX, NAMES_MAX,
+    PolicyErrors, Problem, REGEXES_MAX, Source,
 };
 use proptest::prelude::*;
 
@@ -56,6 +57,25 @@ fn every_broken_file_gives_the_errors_beside_it() {
         let expected = fs::read_to_string(&expected).expect("a file of expected errors");
         assert_eq!(shown, expected, "{file}");
     }
+}
+
+/// Every kind with every key.
+const EVERY_KEY: &str = include_str!("policy_every_key.yaml");
+
+#[test]
+fn every_key_of_every_kind_is_read() {
+    let snapshot = load("every-key.yaml", EVERY_KEY).unwrap_or_else(|errors| panic!("\n{errors}"));
+    let expected = Counts {
+        targets: 2,
+        rules: 7,
+        masks: 2,
+        detectors: 1,
+        identities: 2,
+        approver_groups: 2,
+        grants: 1,
+        bypasses: 1,
+    };
+    assert_eq!(snapshot.counts, expected);
 }
 
 fn only_problem(text: &str) -> Problem {
@@ -102,6 +122,31 @@ fn sizes_have_limits() {
     };
     assert!(load("policy.yaml", &named(NAMES_MAX)).is_ok());
     assert_eq!(only_problem(&named(NAMES_MAX + 1)), Problem::TooManyNames);
+
+    let texts = |count: usize| {
+        let rule = |number| {
+            format!(
+                "---\n{{kind: Rule, name: t{number}, spec: {{match: {{text: a{number}}}, then: deny}}}}\n"
+            )
+        };
+        target.to_owned() + &(0..count).map(rule).collect::<String>()
+    };
+    assert!(load("policy.yaml", &texts(REGEXES_MAX)).is_ok());
+    assert_eq!(
+        only_problem(&texts(REGEXES_MAX + 1)),
+        Problem::TooManyRegexes
+    );
+
+    let when = |text: &str| {
+        format!(
+            "{target}---\n{{kind: Rule, name: w, spec: {{match: {{when: \"{text}\"}}, then: deny}}}}\n"
+        )
+    };
+    let padding = " ".repeat(EXPRESSION_BYTES_MAX);
+    assert_eq!(
+        only_problem(&when(&format!("true{padding}"))),
+        Problem::ExpressionTooLong
+    );
 
     let deep = "- ".repeat(100_000);
     assert_eq!(only_problem(&deep), Problem::TooDeep);
@@ -153,11 +198,10 @@ proptest! {
         }
     }
 
-    /// The same for texts that are nearly right: a good file with a piece cut out.
+    /// The same for texts that are nearly right: a file with every key in it, and a piece cut out.
     #[test]
-    fn no_damage_breaks_loading(from in 0_usize..900, length in 0_usize..80) {
-        let good = include_str!("../../policies/target-example.yaml");
-        let (before, rest) = good.split_at(good.floor_char_boundary(from));
+    fn no_damage_breaks_loading(from in 0..EVERY_KEY.len(), length in 0_usize..80) {
+        let (before, rest) = EVERY_KEY.split_at(EVERY_KEY.floor_char_boundary(from));
         let damaged = before.to_owned() + rest.get(length..).unwrap_or_default();
         if let Err(errors) = load("policy.yaml", &damaged) {
             prop_assert!(errors.to_string().starts_with("error: "));

@@ -140,3 +140,92 @@ fn merge(last: &mut Finding, next: &Finding) -> bool {
     }
     overlap
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use regex::bytes::Regex;
+
+    use super::super::Check;
+    use super::*;
+
+    /// The gateway's own patterns, and some that policies could bring.
+    static FINDERS: LazyLock<Vec<Finder>> = LazyLock::new(|| {
+        let own = Pattern::NAMES
+            .iter()
+            .map(|(_, pattern)| Finder::BuiltIn(*pattern));
+        let detectors = [
+            ("EMP-[0-9]{4}", 0, Check::None),
+            ("[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}", 0, Check::Mod97),
+            ("[0-9]{10}", 0, Check::Luhn),
+            ("token=([a-z0-9]+)", 1, Check::None),
+            ("(?i)@[a-z]+|ü", 0, Check::None),
+        ];
+        let detectors = detectors.into_iter().map(|(pattern, group, check)| {
+            Finder::Custom(Arc::new(Detector {
+                name: pattern.into(),
+                regex: Regex::new(pattern).unwrap(),
+                group,
+                check,
+            }))
+        });
+        own.chain(detectors).collect()
+    });
+
+    fn text() -> impl Strategy<Value = String> {
+        let pieces = proptest::sample::select(alloc::vec![
+            "EMP-1234",
+            "EMP-",
+            "DE89370400440532013000",
+            "GB82 WEST 1234 5698 7654 32",
+            "1234567897",
+            "token=",
+            "abc1",
+            "@handle",
+            "jane@example.com",
+            "4111111111111111",
+            "4111 1111 1111 1111",
+            "078-05-1120",
+            " ",
+            "-",
+            "9",
+            "****",
+            "ü",
+            ".",
+        ]);
+        proptest::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    fn method() -> impl Strategy<Value = Method> {
+        let methods: Vec<Method> = Method::NAMES.iter().map(|(_, method)| *method).collect();
+        proptest::sample::select(methods)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// No byte of a finding stays in the clear, whichever patterns meet on it: what one of them finds
+        /// alone is within what all find together, and at least as well hidden.
+        #[test]
+        fn no_finding_survives(text in text(), methods in proptest::collection::vec(method(), 8)) {
+            let all: Vec<(Finder, Method)> = FINDERS.iter().cloned().zip(methods).collect();
+            let together = find(&all, text.as_bytes());
+            for (before, after) in together.iter().zip(together.iter().skip(1)) {
+                prop_assert!(before.range.end <= after.range.start, "{text:?}");
+            }
+            for finder in &all {
+                for alone in find(core::slice::from_ref(finder), text.as_bytes()) {
+                    let hidden = together.iter().any(|finding| {
+                        finding.range.start <= alone.range.start
+                            && alone.range.end <= finding.range.end
+                            && finding.method >= alone.method
+                    });
+                    prop_assert!(hidden, "{:?} of {:?} in {text:?}", alone.range, finder);
+                }
+            }
+        }
+    }
+}

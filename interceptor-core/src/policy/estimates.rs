@@ -18,9 +18,9 @@ pub(super) fn are_needed(files: &Files<'_>, target: &str) -> bool {
     let own = files.targets.iter().filter(|(head, _)| head.name == target);
     let mut own = own.flat_map(|(_, document)| [&document.default, &document.incomplete]);
     let asks = |(conditions, action): (&MatchDocument, Option<&ActionDocument>)| {
-        concerns(conditions, target)
-            && (conditions.conditions.0.iter().any(asks_for_rows)
-                || action.is_some_and(|action| action.expressions().any(names_rows)))
+        (conditions.conditions.0.iter().any(asks_for_rows)
+            || action.is_some_and(|action| action.expressions().any(names_rows)))
+            && concerns(conditions, target)
     };
     rules.chain(grants).any(asks) || own.any(|action| action.expressions().any(names_rows))
 }

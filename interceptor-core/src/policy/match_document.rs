@@ -284,6 +284,10 @@ fn text(reader: &mut Reader<'_>, node: &Node) -> Option<regex::Regex> {
 /// A CEL expression, which may go over several lines.
 pub(super) fn expression(reader: &mut Reader<'_>, node: &Node) -> Option<Expression> {
     let text = reader.lines(node, EXPRESSION_BYTES_MAX)?;
+    // Each of its patterns takes as much memory as any other regular expression.
+    for _ in text.matches("matches") {
+        reader.count_regex(node)?;
+    }
     match Expression::compile(text) {
         Ok(expression) => Some(expression),
         Err(error) => {
