@@ -20,8 +20,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::policy::Doubt;
-
 pub(crate) use columns::{ColumnMask, Columns};
 pub(crate) use detector::{Check, Detector};
 pub use method::{MASK_TEXT, Method};
@@ -153,8 +151,9 @@ impl Masks {
     /// As [`Self::column`], for a table as a statement names it: without a schema, a table of that
     /// name in any.
     pub fn method(&self, schema: Option<&str>, table: &str, column: &str) -> Option<Method> {
-        self.on_table(schema, table)
-            .filter(|mask| mask.column.matches_identifier(column, Doubt::Matches))
+        let masks = self.columns.iter();
+        masks
+            .flat_map(|columns| columns.on_column(schema, table, column))
             .map(|mask| mask.method)
             .max()
     }

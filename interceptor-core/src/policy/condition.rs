@@ -92,19 +92,8 @@ impl Conditions {
     /// Nothing here is about the command itself: it is met for all of a session's commands or for none,
     /// time aside.
     pub(super) fn are_of_the_session(&self) -> bool {
-        self.0.iter().all(|condition| {
-            matches!(
-                condition,
-                Condition::Targets(_)
-                    | Condition::Users(_)
-                    | Condition::Databases(_)
-                    | Condition::ClientNetworks(_)
-                    | Condition::Persons(_)
-                    | Condition::Groups(_)
-                    | Condition::Process(_)
-                    | Condition::Times(_)
-            )
-        })
+        let mut conditions = self.0.iter();
+        conditions.all(|one| one.is_of_the_session() || matches!(one, Condition::Times(_)))
     }
 }
 
@@ -133,6 +122,20 @@ impl Condition {
             Self::Text(_) => "text",
             Self::When(_) => "when",
         }
+    }
+
+    /// It is about the target or the client: met for all of a session's commands or for none.
+    pub(super) const fn is_of_the_session(&self) -> bool {
+        matches!(
+            self,
+            Self::Targets(_)
+                | Self::Users(_)
+                | Self::Databases(_)
+                | Self::ClientNetworks(_)
+                | Self::Persons(_)
+                | Self::Groups(_)
+                | Self::Process(_)
+        )
     }
 
     pub(super) fn met(&self, scope: &Scope<'_>) -> Met {

@@ -105,6 +105,7 @@ pub(super) fn load_with_tests(
         observer: None,
         identities,
         lifters,
+        index: super::index::Index::new(&rules),
         rules,
     };
     Ok((snapshot, tests))

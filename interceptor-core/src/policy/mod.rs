@@ -23,12 +23,14 @@ mod files;
 mod form;
 mod grant_document;
 mod identity_document;
+mod index;
 mod lift;
 mod load;
 mod mask_document;
 mod mask_lists;
 mod match_document;
 mod name;
+mod name_map;
 mod normal;
 mod obligation_document;
 mod observe;
@@ -69,6 +71,7 @@ pub use expression::{
 };
 pub use form::Form;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
+pub(crate) use name_map::NameMap;
 pub use normal::{NormalDocument, normal_documents};
 pub use observe::Observer;
 pub use people::{People, Person};
@@ -277,6 +280,8 @@ pub struct Snapshot {
     lifters: Vec<lift::Lifter>,
     /// By priority, then the strictest first, then by name: the first that matches decides.
     rules: Vec<decide::Rule>,
+    /// By what they ask of a command.
+    index: index::Index,
 }
 
 impl Snapshot {

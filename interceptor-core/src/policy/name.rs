@@ -30,6 +30,11 @@ impl NamePattern {
         &self.0
     }
 
+    /// The one name that it stands for, if there is no `*` in it.
+    pub(crate) fn plain(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&self.0)
+    }
+
     /// Every letter as written.
     pub(crate) fn matches(&self, name: &str) -> bool {
         glob(self.0.as_bytes(), name.as_bytes(), u8::eq)
@@ -67,6 +72,11 @@ impl RelationPattern {
             schema: schema.map(NamePattern::new),
             name: NamePattern::new(name),
         })
+    }
+
+    /// The one name that its relations have, whatever their schema.
+    pub(crate) fn plain_name(&self) -> Option<&str> {
+        self.name.plain()
     }
 
     /// An unqualified name in a statement may lead to any schema by the session's search_path.

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use super::condition::Condition;
 use super::explain::{self, Explanation};
 use super::expression::{Expression, Scope, Truth};
+use super::index::{Index, Set};
 use super::{Decision, RuleReference, Snapshot, Target, Who, decide, identity_document};
 use crate::command::{Facts, Subject};
 
@@ -29,6 +30,8 @@ pub struct View {
     target: Arc<Target>,
     subject: Arc<Subject>,
     who: Who,
+    /// The rules that can concern it.
+    rules: Arc<Set>,
 }
 
 impl View {
@@ -40,10 +43,12 @@ impl View {
             target,
             subject: Arc::new(subject),
             who: Who::default(),
+            rules: Arc::default(),
         };
         let facts = Facts::default();
         let input = Input::nothing(&facts);
         view.who = identity_document::who(&view.snapshot.identities, &view.scope(&input));
+        view.rules = Arc::new(Index::of_session(&view.snapshot.rules, &view.scope(&input)));
         Some(view)
     }
 
@@ -72,11 +77,25 @@ impl View {
         let observer = self.snapshot.observer.as_deref();
         let begun = observer.map(|observer| (observer, observer.begin()));
         let scope = self.scope(input);
-        let decision = decide::decide(self.snapshot.rules.iter(), &self.snapshot.lifters, &scope);
+        let Snapshot {
+            rules,
+            lifters,
+            index,
+            ..
+        } = &*self.snapshot;
+        let candidates = index.candidates(&self.rules, input.facts);
+        let decision = decide::decide(candidates.of(rules), lifters, &scope);
         if let Some((observer, begun)) = begun {
             observer.end(begun);
         }
         decision
+    }
+
+    /// The same without the index.
+    #[cfg(test)]
+    pub(super) fn decide_by_all(&self, input: &Input<'_>) -> Decision {
+        let scope = self.scope(input);
+        decide::decide(self.snapshot.rules.iter(), &self.snapshot.lifters, &scope)
     }
 
     /// Whether a command that nobody answered in time may go by the expression of

@@ -121,6 +121,7 @@ fn what_is_not_known_is_not_known() {
         "process.container",
         "process.unit",
         "process.command_line",
+        "statement.text",
     ] {
         for text in [format!("{name} == 'x'"), format!("{name} != 'x'")] {
             assert_eq!(case.says(&compile(&text)), Truth::Unknown, "{text}");

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: of the kernel plane in [`kernel`], and here `postgres`: the same work over four paths that cross the same cables.
+//! `cargo xtask bench`: of the kernel plane in [`kernel`], of decisions in [`policy`], and here `postgres`: the same work over four paths that cross the same cables.
 //!
 //! Direct, HAProxy (TCP mode), PgBouncer (session mode) and the gateway with policy, masks and
 //! log take turns, round after round, so that whatever else the machine does falls on all of
@@ -7,6 +7,7 @@
 mod kernel;
 mod load;
 mod paths;
+mod policy;
 mod report;
 
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub(crate) enum Bench {
     Postgres(Options),
     /// Measure what the kernel plane costs
     Kernel(kernel::Options),
+    /// Measure what a decision costs
+    Policy(policy::Options),
 }
 
 /// How to measure.
@@ -69,6 +72,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Postgres(options) => postgres(options),
         Bench::Kernel(options) => kernel::run(options),
+        Bench::Policy(options) => policy::run(options),
     }
 }
 

@@ -116,7 +116,7 @@ impl TextVariable {
     pub(super) fn value<'s>(self, scope: &Scope<'s>) -> Option<Text<'s>> {
         let subject = scope.subject;
         let of_process = |part: fn(&Process) -> Option<&str>| part(subject.process.as_ref()?);
-        // Who logs in to what is not seen in a connection that passes through.
+        // Who logs in to what, and what is asked, is not seen in a connection that passes through.
         let is_asked = scope.target.protocol != Protocol::Tcp;
         let value = match self {
             Self::User => is_asked.then_some(subject.user.as_str())?,
@@ -134,7 +134,7 @@ impl TextVariable {
             Self::CommandLine => of_process(|process| process.command_line.as_deref())?,
             Self::Target => &scope.target.name,
             Self::Protocol => scope.target.protocol.name(),
-            Self::Statement => scope.input.text,
+            Self::Statement => is_asked.then_some(scope.input.text)?,
         };
         Some(Text::One(Cow::Borrowed(value)))
     }
