@@ -26,10 +26,15 @@ const DETECTORS: &str = "---
 
 /// The masks of a target under these Mask documents.
 fn masks(specs: &[&str]) -> Arc<Masks> {
+    masks_with("", specs)
+}
+
+/// The same beside other documents.
+fn masks_with(documents: &str, specs: &[&str]) -> Arc<Masks> {
     let mut text = String::from(
         "{kind: Target, name: t, spec: {protocol: postgres, endpoints: ['10.0.0.5:5432']}}\n",
     );
-    text += DETECTORS;
+    text += documents;
     for (number, spec) in specs.iter().enumerate() {
         text += &format!("---\n{{kind: Mask, name: m{number}, spec: {spec}}}\n");
     }
@@ -129,11 +134,14 @@ fn overlapping_findings_become_one() {
 
 #[test]
 fn detectors_of_the_policy_find_beside_the_gateways_own() {
-    let masks = masks(&[
-        "{patterns: [employee, iban, email], with: full}",
-        "{patterns: [member, token], with: hash}",
-        "{patterns: [handle], with: partial}",
-    ]);
+    let masks = masks_with(
+        DETECTORS,
+        &[
+            "{patterns: [employee, iban, email], with: full}",
+            "{patterns: [member, token], with: hash}",
+            "{patterns: [handle], with: partial}",
+        ],
+    );
     for (text, expected) in [
         ("EMP-1234 writes to jane@example.com", "**** writes to ****"),
         ("pay to DE89 3704 0044 0532 0130 00.", "pay to ****."),
@@ -167,7 +175,7 @@ fn detectors_of_the_policy_find_beside_the_gateways_own() {
     assert!(hash(token), "{shown}");
     assert!(hash(shown.rsplit(' ').next().unwrap()), "{shown}");
     // A method that makes a null makes one here, too.
-    let null = self::masks(&["{patterns: [employee], with: \"null\"}"]);
+    let null = masks_with(DETECTORS, &["{patterns: [employee], with: \"null\"}"]);
     assert_eq!(masked(&null, "EMP-1234").0, TextMask::Null { findings: 1 });
 }
 
