@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use interceptor_tests::policies::OPEN;
-use interceptor_tests::wire::{Wire, extended, query, sync};
+use interceptor_tests::postgres::DATABASE;
+use interceptor_tests::wire::{Wire, extended, query, startup, sync};
 use interceptor_tests::world::TARGET_V4;
 use interceptor_tests::{From, Gateway, World, with_gateway};
 use serde_json::Value;
@@ -171,6 +172,19 @@ fn rate() -> Result<()> {
     })
 }
 
+/// A startup packet with further parameters.
+fn startup_with(parameters: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let mut packet = startup("wire", DATABASE);
+    packet.pop();
+    for (name, value) in parameters {
+        packet.extend(format!("{name}\0{value}\0").bytes());
+    }
+    packet.push(0);
+    let length = u32::try_from(packet.len())?;
+    packet.splice(..4, length.to_be_bytes());
+    Ok(packet)
+}
+
 const WRITER: &str = "CREATE TABLE written (id int); GRANT ALL ON written TO PUBLIC; \
     CREATE FUNCTION writes() RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS \
     'BEGIN INSERT INTO written VALUES (1); RETURN 1; END'; \
@@ -179,7 +193,7 @@ const WRITER: &str = "CREATE TABLE written (id int); GRANT ALL ON written TO PUB
 
 #[test]
 fn read_only() -> Result<()> {
-    let body = "  match: {users: [alice]}\n  then: {readOnly: true}";
+    let body = "  match: {users: [alice, wire]}\n  then: {readOnly: true}";
     with_gateway("read-only", &rule(body), |world, gateway| {
         world.postgres.directly(WRITER)?;
         let alice = world.psql(From::Client).bare();
@@ -205,10 +219,14 @@ fn read_only() -> Result<()> {
             );
         }
         // What the client asks for at the start does not win.
-        let options = ["-c", "\\setenv PGOPTIONS x"];
-        let _ = options;
         let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
-        wire.log_in()?;
+        wire.send(&startup_with(&[
+            ("options", "-c default_transaction_read_only=off"),
+            ("default_transaction_read_only", "off"),
+        ])?)?;
+        wire.until(b'Z')?;
+        let (code, text) = error_of(&wire.query("SELECT writes()")?)?;
+        assert_eq!(code, "25006", "{text}");
         // A function lifts it: the session is over before anything else runs.
         wire.send(&[query("SELECT lifts()"), query("SELECT writes()")].concat())?;
         let replies = wire.until_closed()?;
