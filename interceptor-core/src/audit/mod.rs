@@ -6,6 +6,7 @@
 pub mod chain;
 mod command;
 pub mod event;
+pub mod redecide;
 pub mod render;
 pub mod snapshot;
 pub mod verify;

@@ -23,6 +23,7 @@ mod files;
 mod form;
 mod grant_document;
 mod identity_document;
+mod imitate;
 mod index;
 mod lift;
 mod load;
@@ -70,6 +71,7 @@ pub use expression::{
     Scope, Truth,
 };
 pub use form::Form;
+pub use imitate::{Imitation, imitate};
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
 pub(crate) use name_map::NameMap;
 pub use normal::{NormalDocument, normal_documents};

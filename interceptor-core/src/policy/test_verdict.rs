@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::test_document::{Test, TestCommand, connect_facts};
+use super::test_document::{Given, Test, TestCommand, connect_facts};
 use super::{Decision, Input, Limits, OnTimeout, Outcome, Protocol, RuleReference, Snapshot, View};
 use crate::command::{Facts, Subject};
 use crate::mask::{Masks, Method, TextMask};
@@ -58,18 +58,18 @@ impl Test {
         }
     }
 
-    /// Decides on the test's command. `facts` is asked for what a text does, given the masks in
-    /// force on the target. `None` if the snapshot has no such target; the error is that of `facts`.
+    /// Decides on the test's command. `facts` is asked for what a text does. `None` if the snapshot has
+    /// no such target; the error is that of `facts`.
     pub fn run<E>(
         &self,
         snapshot: &Arc<Snapshot>,
-        facts: impl FnOnce(&str, &Masks) -> Result<Facts, E>,
+        facts: impl FnOnce(&View, &str, &Given) -> Result<Facts, E>,
     ) -> Option<Result<Verdict, E>> {
         let target = snapshot.target(&self.given.target)?;
         let subject = self.subject(target.protocol);
         let view = View::new(Arc::clone(snapshot), &self.given.target, subject)?;
         let (facts, text) = match &self.command {
-            TestCommand::Statement(text) => (facts(text, &target.masks), text.as_str()),
+            TestCommand::Statement(text) => (facts(&view, text, &self.given), text.as_str()),
             TestCommand::Facts(facts) => (Ok(facts.clone()), ""),
             TestCommand::Connect => (Ok(connect_facts()), ""),
         };

@@ -96,6 +96,8 @@ enum CliError {
         "no gateway answers on {0}, so no policy is in force that could be asked; give --policies DIR"
     )]
     NoPolicy(PathBuf),
+    #[error("{0}")]
+    Question(String),
     /// The answer is printed, and it is one that the exit status tells as well.
     #[error("the answer is no")]
     Answered,
@@ -257,6 +259,8 @@ mod tests {
             "interceptor policy fmt --stdin",
             "interceptor policy test p --filter drop --junit f --json",
             "interceptor policy diff a b --json",
+            "interceptor policy explain SELECT --as alice --target t --policies p --uid 5 --at 2026-11-20T10:00:00Z --all",
+            "interceptor policy backtest --policies p --since 30d --until 1h --log /d --exit-code --limit 5 --json",
             "interceptor policy diff running b --run-dir /r",
             "interceptor policy diff 5d1f20 b --log /d",
             "interceptor completions bash",

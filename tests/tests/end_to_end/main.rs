@@ -2,6 +2,7 @@
 //!
 //! It is one program, so that a test that mostly waits does so beside all the others.
 
+mod backtest;
 mod deny;
 mod detours;
 mod drift;

@@ -26,11 +26,13 @@ const NAMES_MAX: usize = 10_000;
 const ANALYSES_MAX: usize = 256;
 const ANALYSED_BYTES_MAX: usize = 4 << 10;
 
-const COPIES_MASKED: &str = "it copies masked columns to where they would be seen";
+pub(super) const COPIES_MASKED: &str = "it copies masked columns to where they would be seen";
 /// Said before the command goes, or at the server's announcement where only that tells.
 pub(super) const BINARY_COPY: &str =
     "COPY in binary format cannot be masked: use the text or CSV format";
-const UNSEEN: &str = "it runs a prepared statement that the gateway did not see prepared";
+pub(super) const GONE: &str = "the target is no longer in the policy";
+pub(super) const UNSEEN: &str =
+    "it runs a prepared statement that the gateway did not see prepared";
 
 /// What a decision is made on: the analysis, or a copy of it with what the session adds.
 pub(super) struct Parts<'a> {
@@ -350,7 +352,7 @@ impl Session {
         };
         match &self.view {
             Some(view) => view.decide(&input),
-            None => Decision::refusal("the target is no longer in the policy"),
+            None => Decision::refusal(GONE),
         }
     }
 
@@ -373,36 +375,10 @@ impl Session {
     /// could be read at will. Names alone decide where the catalogue is not at hand.
     fn copies_masked(&mut self, masks: &Arc<Masks>, parts: &Parts<'_>) -> bool {
         let (facts, lineage) = (parts.facts(), parts.lineage());
-        if !lineage.moves() || !masks.has_columns() {
-            return false;
+        if let Some(copies) = copies_by_name(masks, facts, lineage) {
+            return copies;
         }
-        let method = |relation: &Relation, column: &str| {
-            masks.method(relation.schema.as_deref(), &relation.name, column)
-        };
-        // It stays where it shows nothing, whatever is made of it.
-        let stays = !lineage.destinations.is_empty()
-            && facts.kinds.iter().all(|kind| *kind == "UPDATE")
-            && facts.writes.iter().all(|relation| {
-                let hidden = |column: &str| method(relation, column) >= Some(Method::Full);
-                lineage.destinations.iter().all(|column| hidden(column))
-            });
         let moved = &lineage.moved;
-        let whole_row = moved.star
-            || moved
-                .columns
-                .iter()
-                .any(|column| lineage.row_names.contains(column));
-        let by_name = facts.reads.iter().chain(&facts.writes).any(|relation| {
-            masks.masks_table(relation.schema.as_deref(), &relation.name)
-                && (whole_row
-                    || moved
-                        .columns
-                        .iter()
-                        .any(|column| method(relation, column).is_some()))
-        });
-        if stays || by_name {
-            return !stays;
-        }
         let known = self.known_provenance(masks);
         known.is_some_and(|known| known.carried(moved, lineage, facts).is_some())
     }
@@ -458,8 +434,41 @@ impl Session {
     }
 }
 
+/// What names alone tell of a command that writes what masked columns hold to another place; `None`
+/// where the catalogue has to be asked.
+pub(super) fn copies_by_name(masks: &Masks, facts: &Facts, lineage: &Lineage) -> Option<bool> {
+    if !lineage.moves() || !masks.has_columns() {
+        return Some(false);
+    }
+    let method = |relation: &Relation, column: &str| {
+        masks.method(relation.schema.as_deref(), &relation.name, column)
+    };
+    // It stays where it shows nothing, whatever is made of it.
+    let stays = !lineage.destinations.is_empty()
+        && facts.kinds.iter().all(|kind| *kind == "UPDATE")
+        && facts.writes.iter().all(|relation| {
+            let hidden = |column: &str| method(relation, column) >= Some(Method::Full);
+            lineage.destinations.iter().all(|column| hidden(column))
+        });
+    let moved = &lineage.moved;
+    let whole_row = moved.star
+        || moved
+            .columns
+            .iter()
+            .any(|column| lineage.row_names.contains(column));
+    let by_name = facts.reads.iter().chain(&facts.writes).any(|relation| {
+        masks.masks_table(relation.schema.as_deref(), &relation.name)
+            && (whole_row
+                || moved
+                    .columns
+                    .iter()
+                    .any(|column| method(relation, column).is_some()))
+    });
+    (stays || by_name).then_some(!stays)
+}
+
 /// The command copies out in the binary format what masks may be on.
-fn copies_unmaskable(masks: &Masks, analysis: &Analysis) -> bool {
+pub(super) fn copies_unmaskable(masks: &Masks, analysis: &Analysis) -> bool {
     let may_mask = |source: &CopySource| match source {
         CopySource::Relation(relation, columns) if columns.is_empty() => {
             masks.masks_table(relation.schema.as_deref(), &relation.name)
@@ -475,7 +484,7 @@ fn copies_unmaskable(masks: &Masks, analysis: &Analysis) -> bool {
 }
 
 /// The masks that a decision's rules put in force.
-fn obliged_masks(decision: &Decision) -> Option<Arc<Masks>> {
+pub(super) fn obliged_masks(decision: &Decision) -> Option<Arc<Masks>> {
     decision.obligations.as_ref()?.masks.clone()
 }
 

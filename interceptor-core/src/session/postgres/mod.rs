@@ -12,6 +12,7 @@
 //! [`Session::advance`], does what [`Session::poll_action`] asks, and writes what
 //! [`Session::to_client`] and [`Session::to_server`] hold.
 
+mod alone;
 mod backend;
 pub mod catalog;
 mod cells;
@@ -47,6 +48,7 @@ use crate::policy::{HoldPlan, People, Snapshot, Target, View};
 use crate::session::{Now, Rates};
 use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::startup::CancelKey;
+pub use alone::{Alone, OWN_REFUSALS, alone};
 use cells::RowPlan;
 use hold::Held;
 use judge::Statements;

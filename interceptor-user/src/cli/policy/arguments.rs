@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::super::arguments::{CommonArgs, LogArgs};
-use super::questions::{DiffArgs, TestArgs};
+use super::questions::{BacktestArgs, DiffArgs, ExplainArgs, TestArgs};
 
 /// `interceptor policy`
 #[derive(Debug, Subcommand)]
@@ -36,6 +36,10 @@ in force stay, and this command ends with 1.")]
     Show(ShowArgs),
     /// Run the tests beside policy files
     Test(TestArgs),
+    /// Tell what the policy says to a command, and why
+    Explain(Box<ExplainArgs>),
+    /// Tell which recorded commands a policy would decide in another way
+    Backtest(BacktestArgs),
     /// Tell which documents of two policies differ
     Diff(DiffArgs),
 }

@@ -124,3 +124,62 @@ fn as_json(changes: &[Change], labels: [&str; 2]) -> Value {
     };
     json!({ "changes": changes.iter().map(change).collect::<Vec<_>>() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const TARGET: &str =
+        "kind: Target\nname: db\nspec: {protocol: postgres, endpoints: ['10.0.0.5:5432']}\n";
+    const RULE: &str = "kind: Rule\nname: r\nspec: {match: {statements: [DROP]}, then: deny}\n";
+
+    fn policy(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        directory
+    }
+
+    fn words(a: &[(&str, &str)], b: &[(&str, &str)]) -> Vec<String> {
+        let [a, b] = [a, b].map(|files| {
+            let directory = policy(files);
+            PolicyFiles::of_directory(directory.path()).unwrap()
+        });
+        let changes = changes(&a, &b).unwrap();
+        let word = |it: &Change| format!("{} {} {}", it.word(), it.kind, it.name);
+        changes.iter().map(word).collect()
+    }
+
+    #[test]
+    fn a_document_that_moves_or_is_laid_out_anew_is_no_change() {
+        let one = format!("{TARGET}---\n{RULE}");
+        let moved = "# the same\nname: r\nkind: Rule\nspec:\n  then: deny\n  match:\n    statements:\n    - DROP\n";
+        assert!(
+            words(
+                &[("a.yaml", &one)],
+                &[("t.yaml", TARGET), ("r.yaml", moved)]
+            )
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_comes_goes_and_changes_is_told_by_kind_and_name() {
+        let laxer = RULE.replace("deny", "hold");
+        let other = RULE.replace("name: r", "name: other");
+        assert_eq!(
+            words(
+                &[
+                    ("t.yaml", TARGET),
+                    ("r.yaml", RULE),
+                    ("m.yaml", "kind: Mask\nname: m\nspec: {patterns: [email]}\n")
+                ],
+                &[("t.yaml", TARGET), ("r.yaml", &laxer), ("o.yaml", &other)]
+            ),
+            ["removed Mask m", "added Rule other", "changed Rule r"]
+        );
+    }
+}

@@ -4,12 +4,15 @@
 
 mod analysis;
 pub(super) mod arguments;
+mod backtest;
 mod diff;
+mod explain;
 mod files;
 mod format;
 mod junit;
 mod questions;
 mod reload;
+mod replay;
 pub(super) mod show;
 mod suite;
 mod test;
@@ -33,6 +36,8 @@ pub(super) fn run(
         PolicyCommand::Reload { common } => reload::run(&common, out),
         PolicyCommand::Show(arguments) => show::run(&arguments, out),
         PolicyCommand::Test(arguments) => test::run(&arguments, out),
+        PolicyCommand::Explain(arguments) => explain::run(&arguments, out),
+        PolicyCommand::Backtest(arguments) => backtest::run(&arguments, out),
         PolicyCommand::Diff(arguments) => diff::run(&arguments, out),
     }
 }

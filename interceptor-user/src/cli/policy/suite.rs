@@ -113,7 +113,9 @@ fn run(directory: &Path, filter: Option<&str>) -> Result<Suite, PolicyFilesError
 
 fn run_test(test: &Test, snapshot: &Arc<Snapshot>) -> TestResult {
     let start = Instant::now();
-    let verdict = test.run(snapshot, analysis::facts);
+    let verdict = test.run(snapshot, |view, text, given| {
+        analysis::facts(view, text, given.at_unix_ns, given.estimated_rows)
+    });
     TestResult {
         reference: test.reference.clone(),
         target: test.given.target.clone(),

@@ -64,7 +64,10 @@ fn print(suites: &[Suite], whole: bool, out: &mut impl Write) -> io::Result<()> 
             false => Colour::Red,
         };
         let directory = suite.directory.display().to_string();
-        let passed = colours.paint(colour, &format!("{passed} of {count} passed"));
+        let passed = match count {
+            0 => "no tests".to_owned(),
+            _ => colours.paint(colour, &format!("{passed} of {count} passed")),
+        };
         let spoke = suite.rule_count - suite.silent.len();
         write!(out, "{}: {passed}", Escaped(&directory))?;
         if whole {
