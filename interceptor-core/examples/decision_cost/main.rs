@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use interceptor_core::policy::View;
 
 /// How often each command is decided.
-const DECISIONS: usize = 300_000;
+const DECISIONS: usize = 100_000;
 /// Decisions before the first that counts.
-const WARM_UP: usize = 20_000;
+const WARM_UP: usize = 1_000;
 
 fn main() {
     let clock = clock_ns();

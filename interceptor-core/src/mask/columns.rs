@@ -76,6 +76,15 @@ impl Columns {
         }
     }
 
+    /// All of them in one, so that a column is looked up once.
+    pub(crate) fn joined<'a>(several: impl Iterator<Item = &'a Self>) -> Self {
+        Self::new(
+            several
+                .flat_map(|columns| columns.all.iter().cloned())
+                .collect(),
+        )
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

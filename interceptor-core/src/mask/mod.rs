@@ -77,7 +77,12 @@ impl Masks {
             patterns: Vec::new(),
             hash_key,
         };
-        nothing.and(layers)
+        let mut all = nothing.and(layers);
+        if all.columns.len() > 1 {
+            let joined = Columns::joined(all.columns.iter().map(|columns| &**columns));
+            all.columns = Vec::from([Arc::new(joined)]);
+        }
+        all
     }
 
     /// These and others. What is compiled is shared. Where two name the same pattern, the one that

@@ -7,7 +7,7 @@
 //!
 //! - the *session's*: those whose conditions on target and client can be met, found once a session;
 //! - the *kind's*: those that name the kind of the statement, or none;
-//! - the *name's*: those that name one of its tables or functions, letter by letter, or none. A pattern
+//! - the *name's*: those that name one of its tables, columns or functions, letter by letter, or none. A pattern
 //!   with `*` names nothing here.
 
 #[cfg(test)]
@@ -25,7 +25,7 @@ use super::decide::Rule;
 use super::expression::Scope;
 use super::name::{ColumnPattern, Doubt};
 use super::name_map::NameMap;
-use crate::command::{Facts, KINDS};
+use crate::command::{Column, Facts, KINDS};
 
 /// Words of a set that need no memory of their own: enough for 2,048 rules.
 const INLINE_WORDS: usize = 32;
@@ -67,10 +67,14 @@ pub(super) struct Index {
     of_any_kind: Set,
     relations: NameMap<Vec<u32>>,
     functions: NameMap<Vec<u32>>,
-    /// Those that are in neither.
+    columns: NameMap<Vec<u32>>,
+    /// Those that are in none of these.
     of_any_name: Set,
-    /// Those that are in `relations` for the tables of columns.
+    /// Those that are found by columns, and for commands that take every column of a table: by the
+    /// table, and those that name a column of any.
     by_columns: Set,
+    tables_of_columns: NameMap<Vec<u32>>,
+    of_any_table: Set,
 }
 
 /// The names by which a rule is found.
@@ -90,10 +94,10 @@ impl<'r> Key<'r> {
             }
             Condition::Functions(list) => plain(list).then_some(Self::Functions(list)),
             Condition::ColumnsRead(list) | Condition::ColumnsWritten(list) => {
-                let mut tables = list.iter().map(|one| one.relation.plain_name());
-                tables
-                    .all(|name| name.is_some())
-                    .then_some(Self::Columns(list))
+                let is_found = |one: &ColumnPattern| {
+                    one.column.plain().is_some() || one.relation.plain_name().is_some()
+                };
+                list.iter().all(is_found).then_some(Self::Columns(list))
             }
             _ => None,
         }
@@ -115,8 +119,11 @@ impl Index {
             of_any_kind: none(),
             relations: NameMap::default(),
             functions: NameMap::default(),
+            columns: NameMap::default(),
             of_any_name: none(),
             by_columns: none(),
+            tables_of_columns: NameMap::default(),
+            of_any_table: none(),
         };
         for (position, rule) in rules.iter().enumerate() {
             index.insert_by_kind(position, rule);
@@ -162,9 +169,24 @@ impl Index {
             Some(Key::Functions(list)) => post(&mut self.functions, number, list.iter()),
             Some(Key::Columns(list)) => {
                 self.by_columns.insert(position);
-                let tables = list.iter().map(|one| &one.relation);
-                post(&mut self.relations, number, tables);
+                for one in list {
+                    self.insert_column(position, number, one);
+                }
             }
+        }
+    }
+
+    /// By its name; or, if that has a `*`, by its table.
+    fn insert_column(&mut self, position: usize, number: u32, pattern: &ColumnPattern) {
+        let table = pattern.relation.plain_name();
+        match (pattern.column.plain(), table) {
+            (Some(column), _) => put(self.columns.entry(column), number),
+            (None, Some(table)) => put(self.relations.entry(table), number),
+            (None, None) => {}
+        }
+        match table {
+            Some(table) => put(self.tables_of_columns.entry(table), number),
+            None => self.of_any_table.insert(position),
         }
     }
 
@@ -193,10 +215,7 @@ impl Index {
             take(&self.relations, &relation.name, words);
         }
         for column in facts.columns_read.iter().chain(&facts.columns_written) {
-            match &column.relation {
-                Some(relation) => take(&self.relations, &relation.name, words),
-                None => self.take_homeless(facts, words),
-            }
+            self.take_column(column, facts, words);
         }
         for function in &facts.functions {
             let name = function
@@ -211,10 +230,20 @@ impl Index {
         found
     }
 
-    /// A column of something that has no name can be in any list.
-    fn take_homeless(&self, facts: &Facts, words: &mut [u64]) {
-        if facts.reads.is_empty() && facts.writes.is_empty() {
-            unite(words, &self.by_columns.0);
+    fn take_column(&self, column: &Column, facts: &Facts, words: &mut [u64]) {
+        let names_none = facts.reads.is_empty() && facts.writes.is_empty();
+        match (&column.relation, &column.name) {
+            (Some(relation), Some(name)) => {
+                take(&self.columns, name, words);
+                take(&self.relations, &relation.name, words);
+            }
+            (Some(relation), None) => {
+                take(&self.tables_of_columns, &relation.name, words);
+                unite(words, &self.of_any_table.0);
+            }
+            (None, Some(name)) if !names_none => take(&self.columns, name, words),
+            // It can be any column of any table.
+            (None, _) => unite(words, &self.by_columns.0),
         }
     }
 
@@ -251,10 +280,13 @@ fn post<'r>(
     patterns: impl Iterator<Item = &'r RelationPattern>,
 ) {
     for name in patterns.filter_map(RelationPattern::plain_name) {
-        let numbers = map.entry(name);
-        if numbers.last() != Some(&number) {
-            numbers.push(number);
-        }
+        put(map.entry(name), number);
+    }
+}
+
+fn put(numbers: &mut Vec<u32>, number: u32) {
+    if numbers.last() != Some(&number) {
+        numbers.push(number);
     }
 }
 

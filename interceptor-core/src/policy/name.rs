@@ -152,6 +152,13 @@ impl fmt::Display for ColumnPattern {
 
 /// Greedy matching with one point to come back to: linear memory, no recursion.
 fn glob(pattern: &[u8], name: &[u8], equal: fn(&u8, &u8) -> bool) -> bool {
+    // Most patterns that end in a letter are told apart by it.
+    if let Some(last) = pattern.last()
+        && *last != b'*'
+        && !name.last().is_some_and(|byte| equal(last, byte))
+    {
+        return false;
+    }
     let (mut p, mut n) = (0, 0);
     // After the last `*`, and the first byte of the name that it does not yet stand for.
     let mut retry: Option<(usize, usize)> = None;
