@@ -75,19 +75,6 @@ pub(super) fn load_with_tests(
         errors.sort_by_cached_key(|e| (e.file.is_empty(), e.file.clone(), e.line, e.column));
         return Err(PolicyErrors(errors));
     }
-    let mut lifters: Vec<Lifter> = Vec::new();
-    for (documents, only_holds) in [(files.grants, false), (files.bypasses, true)] {
-        let lifter = |(head, grant)| compile_lifter(&head, grant, only_holds);
-        lifters.extend(documents.into_iter().map(lifter));
-    }
-    lifters.sort_by(|a, b| {
-        let order = |lifter: &Lifter| (lifter.only_holds, lifter.reference.name.clone());
-        order(a).cmp(&order(b))
-    });
-    let identities = files.identities.into_iter();
-    let identities = identities.map(|(head, identity)| compile_identity(&head, identity));
-    let mut identities: Vec<Identity> = identities.collect();
-    identities.sort_by(|a, b| a.person.cmp(&b.person));
     let tests = files.tests.into_iter();
     let tests = tests
         .map(|(head, test)| compile_test(&head, test))
@@ -103,8 +90,8 @@ pub(super) fn load_with_tests(
             .collect(),
         people: Arc::new(People(people)),
         observer: None,
-        identities,
-        lifters,
+        identities: compile_identities(files.identities),
+        lifters: compile_lifters(files.grants, files.bypasses),
         index: super::index::Index::new(&rules),
         rules,
     };
@@ -400,6 +387,22 @@ fn compile_test(head: &Head<'_>, test: TestDocument) -> Test {
     }
 }
 
+fn compile_lifters(
+    grants: Documents<'_, GrantDocument>,
+    bypasses: Documents<'_, GrantDocument>,
+) -> Vec<Lifter> {
+    let mut lifters: Vec<Lifter> = Vec::new();
+    for (documents, only_holds) in [(grants, false), (bypasses, true)] {
+        let lifter = |(head, grant)| compile_lifter(&head, grant, only_holds);
+        lifters.extend(documents.into_iter().map(lifter));
+    }
+    lifters.sort_by(|a, b| {
+        let order = |lifter: &Lifter| (lifter.only_holds, lifter.reference.name.clone());
+        order(a).cmp(&order(b))
+    });
+    lifters
+}
+
 fn compile_lifter(head: &Head<'_>, grant: GrantDocument, only_holds: bool) -> Lifter {
     let patterns = |lifts: Vec<Reference>| lifts.iter().map(Reference::pattern).collect();
     Lifter {
@@ -413,6 +416,14 @@ fn compile_lifter(head: &Head<'_>, grant: GrantDocument, only_holds: bool) -> Li
         notify: obligation_document::names(&grant.notify),
         reason: grant.reason,
     }
+}
+
+fn compile_identities(documents: Documents<'_, IdentityDocument>) -> Vec<Identity> {
+    let documents = documents.into_iter();
+    let identities = documents.map(|(head, identity)| compile_identity(&head, identity));
+    let mut identities: Vec<Identity> = identities.collect();
+    identities.sort_by(|a, b| a.person.cmp(&b.person));
+    identities
 }
 
 fn compile_identity(head: &Head<'_>, identity: IdentityDocument) -> Identity {

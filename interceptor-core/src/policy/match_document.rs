@@ -12,7 +12,7 @@ use super::condition::{Condition, Conditions, ProcessConditions};
 use super::expression::Expression;
 use super::name::ColumnPattern;
 use super::problem::Problem;
-use super::read::Reader;
+use super::read::{Fields, Reader};
 use super::reference::{Reference, Referent};
 use super::times::{self, Days, Window};
 use super::yaml::Node;
@@ -104,6 +104,21 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, permits: bool) -> Optio
             .optional("process")
             .and_then(|node| process(reader, node))
             .map(Condition::Process),
+    ];
+    let mut conditions: Vec<Condition> = conditions.into_iter().flatten().collect();
+    conditions.extend(costly(reader, &fields).into_iter().flatten());
+    Some(MatchDocument {
+        conditions: Conditions(conditions.into()),
+        references,
+    })
+}
+
+/// The conditions that cost more to look at.
+fn costly<const N: usize>(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_, N>,
+) -> [Option<Condition>; 9] {
+    [
         reader
             .tables(fields.optional("tables"))
             .map(Condition::Tables),
@@ -133,12 +148,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, permits: bool) -> Optio
             .optional("when")
             .and_then(|node| expression(reader, node))
             .map(|expression| Condition::When(Box::new(expression))),
-    ];
-    let conditions: Vec<Condition> = conditions.into_iter().flatten().collect();
-    Some(MatchDocument {
-        conditions: Conditions(conditions.into()),
-        references,
-    })
+    ]
 }
 
 /// The kinds that a word or two stand for: that kind, and every kind that goes on from it
