@@ -1,28 +1,23 @@
 //! `interceptor policy explain`: what the policy says to a command, and why.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use interceptor_core::audit::render::Escaped;
-use interceptor_core::command::{CONNECT, Facts, Process, Subject};
+use interceptor_core::command::{CONNECT, Facts, Process};
 use interceptor_core::policy::{
-    Decision, Explanation, Imitation, Input, Met, Obligations, Outcome, Protocol, RuleExplanation,
-    Snapshot, TEST_CLIENT, View, imitate,
+    Decision, Explanation, Input, Met, Obligations, Outcome, Protocol, RuleExplanation, Snapshot,
+    View,
 };
 use serde_json::{Value, json};
 
 use super::super::CliError;
 use super::super::output::{self, Colour, Colours};
 use super::analysis;
+use super::asker;
 use super::files::PolicyFiles;
 use super::questions::ExplainArgs;
 use crate::audit::json::{now_unix_ns, process as process_json, time};
-
-/// Somebody who asks without a name.
-const NOBODY: &str = "app";
-/// The port of a client that is not there.
-const CLIENT_PORT: u16 = 50_000;
 
 /// A question with its answer.
 struct Answer {
@@ -50,7 +45,7 @@ fn answer(arguments: &ExplainArgs, snapshot: &Arc<Snapshot>) -> Result<Answer, S
         let known = known.join(", ");
         return Err(format!("there is no target {name}; there is: {known}"));
     };
-    let (subject, origin) = client(arguments, snapshot, target.protocol)?;
+    let (subject, origin) = asker::client(arguments, snapshot, target.protocol)?;
     let view = View::new(Arc::clone(snapshot), name, subject);
     let view = view.ok_or_else(|| format!("there is no target {name}"))?;
     let now_unix_ns = match arguments.at {
@@ -88,89 +83,6 @@ fn answer(arguments: &ExplainArgs, snapshot: &Arc<Snapshot>) -> Result<Answer, S
         now_unix_ns,
         explanation,
     })
-}
-
-/// Who asks, and how that came about.
-fn client(
-    arguments: &ExplainArgs,
-    snapshot: &Arc<Snapshot>,
-    protocol: Protocol,
-) -> Result<(Subject, String), String> {
-    let name = arguments.who.as_deref();
-    let plain = |user: &str| Subject {
-        client: SocketAddr::new(TEST_CLIENT, CLIENT_PORT),
-        process: None,
-        user: user.to_owned(),
-        database: user.to_owned(),
-    };
-    let (mut subject, origin) = match name
-        .map(|name| (name, imitate(snapshot, name, &arguments.target)))
-    {
-        None => (
-            plain(NOBODY),
-            format!("the target's user {NOBODY}, as --as is not given"),
-        ),
-        Some((name, Imitation::Nobody)) => {
-            let origin = format!("the target's user {name}, as there is no Identity {name}");
-            (plain(name), origin)
-        }
-        Some((name, Imitation::Client(subject))) => {
-            (*subject, format!("a client that the Identity {name} fits"))
-        }
-        Some((name, Imitation::Impossible)) => {
-            let origin = format!(
-                "the target's user {name}, as nothing makes a client of this target the person {name} for certain"
-            );
-            (plain(name), origin)
-        }
-    };
-    apply(arguments, &mut subject);
-    if protocol == Protocol::Tcp {
-        // Who logs in to what is not seen there.
-        subject.user.clear();
-        subject.database.clear();
-    }
-    Ok((subject, origin))
-}
-
-/// What the options say comes on top.
-fn apply(arguments: &ExplainArgs, subject: &mut Subject) {
-    if let Some(user) = &arguments.user {
-        subject.user.clone_from(user);
-    }
-    if let Some(database) = &arguments.database {
-        subject.database.clone_from(database);
-    }
-    let texts = [
-        &arguments.executable,
-        &arguments.cgroup,
-        &arguments.container,
-        &arguments.unit,
-    ];
-    if arguments.uid.is_some() || texts.iter().any(|text| text.is_some()) {
-        if subject.process.is_none() {
-            subject.client = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), CLIENT_PORT);
-        }
-        let process = subject.process.get_or_insert_with(|| Process {
-            is_own_netns: true,
-            ..Process::default()
-        });
-        process.uid = arguments.uid.unwrap_or(process.uid);
-        let [executable, cgroup, container, unit] = texts;
-        for (field, text) in [
-            (&mut process.executable, executable),
-            (&mut process.cgroup, cgroup),
-            (&mut process.container, container),
-            (&mut process.unit, unit),
-        ] {
-            if text.is_some() {
-                field.clone_from(text);
-            }
-        }
-    }
-    if let Some(client) = arguments.client {
-        subject.client = SocketAddr::new(client, CLIENT_PORT);
-    }
 }
 
 fn print(answer: &Answer, all: bool, out: &mut impl Write) -> io::Result<()> {
@@ -489,4 +401,156 @@ fn document_json(document: &RuleExplanation) -> Value {
         "note": document.note,
         "conditions": conditions.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use interceptor_core::mask::HashKey;
+    use interceptor_core::policy::{self, Source};
+
+    use super::*;
+
+    const POLICY: &str = "
+kind: Target
+name: orders
+spec: {protocol: postgres, endpoints: ['10.0.0.5:5432'], catalog: {user: c}}
+---
+kind: Target
+name: cache
+spec: {protocol: tcp, endpoints: ['10.0.0.7:6379']}
+---
+kind: Mask
+name: emails
+spec: {targets: [orders], columns: [customers.email]}
+---
+kind: Rule
+name: no-drop
+spec: {match: {statements: [DROP], process: {executables: [/usr/bin/psql]}}, then: {deny: by migrations}}
+---
+kind: Rule
+name: few-rows
+spec: {match: {users: [alice]}, then: {limit: {rows: 7}}}
+";
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: ExplainArgs,
+    }
+
+    fn ask(line: &[&str]) -> Result<Answer, String> {
+        let source = Source {
+            file: "p.yaml",
+            text: POLICY,
+        };
+        let snapshot = policy::load(&[source], &HashKey::new([0; 32]));
+        let snapshot = Arc::new(snapshot.unwrap_or_else(|errors| panic!("{errors}")));
+        let line = Line::try_parse_from([&["explain"], line].concat());
+        answer(
+            &line.unwrap_or_else(|error| panic!("{error}")).arguments,
+            &snapshot,
+        )
+    }
+
+    fn printed(line: &[&str], all: bool) -> String {
+        let mut out = Vec::new();
+        print(&ask(line).unwrap(), all, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_first_key_that_fails_is_told_or_all_of_them() {
+        let line = [
+            "DROP TABLE x",
+            "--target",
+            "orders",
+            "--executable",
+            "/bin/other",
+        ];
+        let text = printed(&line, false);
+        assert!(text.contains("decision: allow"), "{text}");
+        assert!(
+            text.contains(
+                "it does not match: process asks for executables /usr/bin/psql; is /bin/other"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("statements"), "{text}");
+        let text = printed(&line, true);
+        assert!(text.contains("yes   statements: asks for DROP"), "{text}");
+    }
+
+    #[test]
+    fn doubt_binding_and_options_are_told() {
+        // Without a process it is not known which program asks, and doubt restricts.
+        let text = printed(
+            &["DROP TABLE x", "--target", "orders", "--as", "alice"],
+            false,
+        );
+        assert!(text.contains("decision: deny: by migrations"), "{text}");
+        assert!(text.contains("* doubt Rule no-drop (deny)"), "{text}");
+        let text = printed(
+            &[
+                "SELECT 1",
+                "--target",
+                "orders",
+                "--as",
+                "alice",
+                "--client",
+                "::1",
+                "--database",
+                "d",
+            ],
+            false,
+        );
+        assert!(text.contains("limit           7 rows (few-rows)"), "{text}");
+        assert!(
+            text.contains("database        d\n  address         ::1"),
+            "{text}"
+        );
+        let text = printed(
+            &[
+                "INSERT INTO n SELECT email FROM customers",
+                "--target",
+                "orders",
+            ],
+            false,
+        );
+        assert!(
+            text.contains("incomplete      it copies masked columns"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_an_error_that_says_what_can() {
+        for (line, expected) in [
+            (
+                &["SELECT 1", "--target", "oders"][..],
+                "there is: cache, orders",
+            ),
+            (&["--target", "orders"], "give a statement"),
+            (&["GET x", "--target", "cache"], "leave the statement out"),
+            (
+                &["SELEC 1", "--target", "orders"],
+                "before it asks the policy",
+            ),
+            (
+                &[
+                    "COPY customers TO STDOUT (FORMAT binary)",
+                    "--target",
+                    "orders",
+                ],
+                "refuses this itself",
+            ),
+        ] {
+            let error = ask(line).err().unwrap();
+            assert!(error.contains(expected), "{error}");
+        }
+        let answer = ask(&["--target", "cache", "--at", "2026-11-20T10:00:00Z"]).unwrap();
+        assert_eq!(answer.facts.kinds, [CONNECT]);
+        assert_eq!(as_json(&answer)["time"], "2026-11-20T10:00:00.000000Z");
+        assert_eq!(as_json(&answer)["decision"]["outcome"], "deny");
+    }
 }

@@ -4,6 +4,7 @@
 
 mod analysis;
 pub(super) mod arguments;
+mod asker;
 mod backtest;
 mod diff;
 mod explain;
