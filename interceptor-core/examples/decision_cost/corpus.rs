@@ -51,9 +51,7 @@ fn mixed_rule(n: usize) -> String {
         58..70 => format!(
             "{{match: {{users: [app_{n}, batch_{n}], statements: [UPDATE, DELETE], noWhere: true}}, then: deny}}"
         ),
-        70..76 => {
-            format!("{{match: {{persons: [bob], statements: [ALTER, CREATE, DROP]}}, then: hold}}")
-        }
+        70..76 => "{match: {persons: [bob], statements: [ALTER, CREATE, DROP]}, then: hold}".into(),
         76..80 => format!(
             "{{match: {{clientNetworks: [10.{n}.0.0/24], tables: ['*']}}, then: deny}}",
             n = n % 200
