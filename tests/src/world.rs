@@ -482,7 +482,7 @@ fn directory_of(name: &str) -> PathBuf {
 }
 
 fn password_file_of(name: &str) -> PathBuf {
-    directory_of(name).join("catalog-password")
+    directory_of(name).join("catalog.password")
 }
 
 fn bpffs_of(name: &str) -> PathBuf {

@@ -287,7 +287,7 @@ impl Driver {
                         self.as_client,
                     )))
                 }
-                Action::Record(kind, ticket) => self.record(kind, ticket),
+                Action::Record(kind, ticket) => self.record(*kind, ticket),
                 Action::Register(key) => self.membership.register(self.destination, key),
                 Action::Cancel(key) => self.shared.sessions.cancel(self.destination, key),
                 Action::ReadCatalog { anew } => self.read_catalog(anew),

@@ -33,6 +33,7 @@ mod sizes;
 mod startup;
 mod submit;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -81,7 +82,7 @@ pub enum Action {
     /// Dial the target; then [`Session::handle_connected`] or [`Session::handle_unreachable`].
     Connect,
     /// Write an event down. With a ticket: say [`Session::handle_recorded`] once it is durable.
-    Record(Kind, Option<Ticket>),
+    Record(Box<Kind>, Option<Ticket>),
     /// Make this key known, so that another connection can cancel.
     Register(CancelKey),
     /// This connection cancels the session of this key, and ends.
@@ -450,7 +451,7 @@ impl Session {
     }
 
     fn record(&mut self, kind: Kind) {
-        self.actions.push_back(Action::Record(kind, None));
+        self.actions.push_back(Action::Record(Box::new(kind), None));
     }
 
     /// Records what must be durable before anything written to `to_server` from now on goes out.
@@ -461,6 +462,7 @@ impl Session {
             ticket,
             offset: self.sent_up + self.to_server.len() as u64,
         });
+        let kind = Box::new(kind);
         self.actions.push_back(Action::Record(kind, Some(ticket)));
     }
 

@@ -161,8 +161,8 @@ impl Session {
 }
 
 fn ends_transaction(facts: &Facts) -> bool {
-    let ends = |kind: &&str| matches!(*kind, "COMMIT" | "ROLLBACK");
-    facts.kinds.iter().any(|kind| ends(kind))
+    let ends = |kind: &&'static str| matches!(*kind, "COMMIT" | "ROLLBACK");
+    facts.kinds.iter().any(ends)
 }
 
 fn lifts(judged: &Judged, text: &str) -> bool {
