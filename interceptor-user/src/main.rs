@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use interceptor_core::mask::HashKey;
 use interceptor_user::cli::{self, Parts};
-use interceptor_user::{gateway, kernel, policy_files};
+use interceptor_user::{gateway, kernel};
 
 fn main() -> ExitCode {
     cli::run(&Parts {
@@ -16,11 +15,5 @@ fn main() -> ExitCode {
             )?)
         },
         kernel_status: |bpffs| Ok(serde_json::to_value(kernel::status(bpffs)?)?),
-        check_policies: |directory| {
-            Ok(policy_files::summary(&policy_files::load(
-                directory,
-                &HashKey::new([0; 32]),
-            )?))
-        },
     })
 }

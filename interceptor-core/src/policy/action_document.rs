@@ -34,6 +34,7 @@ pub(super) const HOLD_KEYS: [&str; 7] = [
     "requesterMayApprove",
     "onTimeout",
 ];
+pub(super) const ON_TIMEOUT_KEYS: [&str; 2] = ["escalate", "automatic"];
 pub(super) const ESCALATE_KEYS: [&str; 5] = ["group", "groups", "quorum", "timeout", "onTimeout"];
 
 /// What an action does, in the order of strictness.
@@ -329,7 +330,7 @@ fn on_timeout(reader: &mut Reader<'_>, node: &Node, depth: usize) -> Option<OnTi
         return Some(OnTimeoutDocument::Deny);
     }
     let within = "`onTimeout`";
-    let fields = reader.fields(node, within, ["escalate", "automatic"])?;
+    let fields = reader.fields(node, within, ON_TIMEOUT_KEYS)?;
     match (fields.optional("escalate"), fields.optional("automatic")) {
         (Some(node), None) => {
             if depth >= ESCALATIONS_MAX {

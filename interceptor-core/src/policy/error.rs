@@ -44,11 +44,19 @@ impl PolicyError {
             width: 0,
         }
     }
+
+    /// `error`, or `warning` for what keeps no policy from being in force.
+    pub const fn severity(&self) -> &'static str {
+        match self.problem {
+            Problem::Warning(_) => "warning",
+            _ => "error",
+        }
+    }
 }
 
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.problem)?;
+        writeln!(f, "{}: {}", self.severity(), self.problem)?;
         if !self.file.is_empty() {
             let Self {
                 file,

@@ -41,6 +41,17 @@ pub(super) fn load_with_tests(
     tests: &[Source<'_>],
     hash_key: &HashKey,
 ) -> Result<(Snapshot, Vec<Test>), PolicyErrors> {
+    let noted = load_noting(sources, tests, hash_key, |_| ());
+    noted.map(|(snapshot, tests, ())| (snapshot, tests))
+}
+
+/// As [`load_with_tests`], with what `note` makes of the documents before they are compiled.
+pub(super) fn load_noting<'a, T>(
+    sources: &[Source<'a>],
+    tests: &[Source<'a>],
+    hash_key: &HashKey,
+    note: impl FnOnce(&Files<'a>) -> T,
+) -> Result<(Snapshot, Vec<Test>, T), PolicyErrors> {
     let mut sources = sources.to_vec();
     sources.sort_by_key(|source| source.file);
     let mut files = Files::default();
@@ -65,6 +76,7 @@ pub(super) fn load_with_tests(
     let lists = MaskLists::of(&files.rules);
     let targets = compile_targets(&files, &groups, &layers, &lists, hash_key, &mut errors);
     let counts = counts(&files);
+    let noted = note(&files);
     let mut rules: Vec<Rule> = Vec::new();
     for (head, rule) in files.rules {
         rules.push(compile_rule(&head, rule, &groups, &lists, &mut errors));
@@ -95,7 +107,7 @@ pub(super) fn load_with_tests(
         index: super::index::Index::new(&rules),
         rules,
     };
-    Ok((snapshot, tests))
+    Ok((snapshot, tests, noted))
 }
 
 /// What two entries claim, and more names than there may be.

@@ -45,6 +45,11 @@ impl MaskDocument {
             .is_none_or(|names| names.iter().any(|name| name.pattern().matches(target)))
     }
 
+    /// The patterns that it names, built in or not.
+    pub(super) fn pattern_names(&self) -> impl Iterator<Item = &str> {
+        self.patterns.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Reports patterns that are neither known to every gateway nor a Detector's name. `names` are those
     /// of all detectors, of such with errors in them too; `None` where some could not be read.
     pub(super) fn compile(

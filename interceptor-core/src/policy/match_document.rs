@@ -43,6 +43,7 @@ pub(super) const MATCH_KEYS: [&str; 20] = [
 ];
 pub(super) const PROCESS_KEYS: [&str; 5] =
     ["uids", "executables", "cgroups", "containers", "units"];
+pub(super) const ESTIMATED_ROWS_KEYS: [&str; 1] = ["over"];
 pub(super) const TIMES_KEYS: [&str; 4] = ["days", "from", "to", "zone"];
 
 /// A `match` as its document says, before others are looked at.
@@ -219,7 +220,7 @@ pub(super) fn column(reader: &mut Reader<'_>, node: &Node) -> Option<ColumnPatte
 
 fn estimated_rows(reader: &mut Reader<'_>, node: &Node) -> Option<u64> {
     let within = "`estimatedRows`";
-    let fields = reader.fields(node, within, ["over"])?;
+    let fields = reader.fields(node, within, ESTIMATED_ROWS_KEYS)?;
     let over = reader.required(&fields, "over", within, node.span)?;
     reader.number(over, 0..=u64::MAX)
 }

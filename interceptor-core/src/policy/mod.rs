@@ -26,6 +26,7 @@ mod identity_document;
 mod imitate;
 mod index;
 mod lift;
+mod lint;
 mod load;
 mod mask_document;
 mod mask_lists;
@@ -47,6 +48,7 @@ mod test_document;
 mod test_verdict;
 mod times;
 mod view;
+pub mod vocabulary;
 mod yaml;
 
 use alloc::string::String;
@@ -72,6 +74,7 @@ pub use expression::{
 };
 pub use form::Form;
 pub use imitate::{Imitation, imitate};
+pub use lint::Warning;
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
 pub(crate) use name_map::NameMap;
 pub use normal::{NormalDocument, normal_documents};
@@ -338,4 +341,19 @@ pub fn load_with_tests(
     hash_key: &HashKey,
 ) -> Result<(Snapshot, Vec<Test>), PolicyErrors> {
     load::load_with_tests(sources, tests, hash_key)
+}
+
+/// As [`load`], for those who write policy: with what is right and yet hardly meant, by file and line.
+/// `tests` is taken as [`load_with_tests`] takes it.
+///
+/// It holds each rule against each other one, so it is not for a gateway.
+pub fn check(
+    sources: &[Source<'_>],
+    tests: &[Source<'_>],
+    hash_key: &HashKey,
+    now_unix_ns: u64,
+) -> Result<(Snapshot, Vec<PolicyError>), PolicyErrors> {
+    let (snapshot, _, notes) = load::load_noting(sources, tests, hash_key, lint::Notes::of)?;
+    let warnings = notes.warnings(&snapshot, now_unix_ns);
+    Ok((snapshot, warnings))
 }

@@ -79,6 +79,16 @@ impl RelationPattern {
         self.name.plain()
     }
 
+    /// The part before the dot; `None` for any schema.
+    pub(crate) const fn schema(&self) -> Option<&NamePattern> {
+        self.schema.as_ref()
+    }
+
+    /// The relation's own part.
+    pub(crate) const fn name(&self) -> &NamePattern {
+        &self.name
+    }
+
     /// An unqualified name in a statement may lead to any schema by the session's search_path.
     /// So in doubt it meets a pattern with a schema; where doubt must not count, only a pattern
     /// that covers every schema will do.

@@ -5,6 +5,7 @@
 use alloc::format;
 use alloc::string::String;
 
+use super::lint::Warning;
 use super::{
     DEPTH_MAX, DOCUMENTS_MAX, ERRORS_MAX, ESCALATIONS_MAX, EXPRESSION_BYTES_MAX, FILE_BYTES_MAX,
     GRANT_DAYS_MAX, HOLD_TIMEOUT_MAX, LIMIT_DURATION_MAX, LIST_ENTRIES_MAX, MASK_LISTS_MAX,
@@ -45,6 +46,9 @@ pub enum Problem {
     /// The rest is not listed.
     #[error("there are more than {ERRORS_MAX} errors; the rest is not shown")]
     MoreErrors,
+    /// It loads, and is hardly meant.
+    #[error(transparent)]
+    Warning(Warning),
     /// No policy at all.
     #[error("there is no document of kind Target, so nothing would be protected")]
     NoTarget,

@@ -28,6 +28,55 @@ pub const TEST_CLIENT: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(203, 0, 113,
 /// The time of day where a test names none: Monday, 2026-01-05T12:00:00Z.
 pub const TEST_AT_UNIX_NS: u64 = 1_767_614_400_000_000_000;
 
+pub(super) const TEST_KEYS: [&str; 5] = ["given", "statement", "facts", "connect", "expect"];
+pub(super) const GIVEN_KEYS: [&str; 7] = [
+    "target",
+    "user",
+    "database",
+    "client",
+    "process",
+    "at",
+    "estimatedRows",
+];
+pub(super) const TEST_PROCESS_KEYS: [&str; 9] = [
+    "uid",
+    "gid",
+    "pid",
+    "comm",
+    "executable",
+    "cgroup",
+    "container",
+    "unit",
+    "commandLine",
+];
+pub(super) const FACTS_KEYS: [&str; 8] = [
+    "kinds",
+    "reads",
+    "writes",
+    "functions",
+    "columnsRead",
+    "columnsWritten",
+    "noWhere",
+    "incomplete",
+];
+pub(super) const EXPECT_KEYS: [&str; 14] = [
+    "outcome",
+    "rule",
+    "reason",
+    "person",
+    "groups",
+    "timeout",
+    "approvers",
+    "onTimeout",
+    "liftedBy",
+    "limits",
+    "readOnly",
+    "masks",
+    "shown",
+    "notify",
+];
+pub(super) const EXPECTED_LIMITS_KEYS: [&str; 4] = ["rows", "bytes", "duration", "rate"];
+
 /// A command, who sends it, and what is to become of it.
 #[derive(Debug, Clone)]
 pub struct Test {
@@ -132,7 +181,7 @@ impl TestDocument {
 
 pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<TestDocument> {
     let within = "a Test's spec";
-    let keys = ["given", "statement", "facts", "connect", "expect"];
+    let keys = TEST_KEYS;
     let fields = reader.fields(spec, within, keys)?;
     let given = reader.required(&fields, "given", within, place);
     let given = given.and_then(|node| self::given(reader, node));
@@ -151,15 +200,7 @@ pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<
 
 fn given(reader: &mut Reader<'_>, node: &Node) -> Option<(Given, Span)> {
     let within = "`given`";
-    let keys = [
-        "target",
-        "user",
-        "database",
-        "client",
-        "process",
-        "at",
-        "estimatedRows",
-    ];
+    let keys = GIVEN_KEYS;
     let fields = reader.fields(node, within, keys)?;
     let target = reader.required(&fields, "target", within, node.span);
     let name = target.and_then(|node| reader.text(node));
@@ -197,17 +238,7 @@ fn parse_time(text: &str) -> Option<u64> {
 }
 
 fn process(reader: &mut Reader<'_>, node: &Node) -> Option<Process> {
-    let keys = [
-        "uid",
-        "gid",
-        "pid",
-        "comm",
-        "executable",
-        "cgroup",
-        "container",
-        "unit",
-        "commandLine",
-    ];
+    let keys = TEST_PROCESS_KEYS;
     let fields = reader.fields(node, "`process`", keys)?;
     let mut id = |key| {
         or(fields.optional(key), 0, |node| {
@@ -281,16 +312,7 @@ fn statement(reader: &mut Reader<'_>, node: &Node) -> Option<TestCommand> {
 }
 
 fn facts(reader: &mut Reader<'_>, node: &Node) -> Option<Facts> {
-    let keys = [
-        "kinds",
-        "reads",
-        "writes",
-        "functions",
-        "columnsRead",
-        "columnsWritten",
-        "noWhere",
-        "incomplete",
-    ];
+    let keys = FACTS_KEYS;
     let fields = reader.fields(node, "`facts`", keys)?;
     let kinds = reader.required(&fields, "kinds", "`facts`", node.span);
     let kinds = reader.list(kinds, statement_kind);
@@ -360,22 +382,7 @@ const ON_TIMEOUT: &[(&str, &str)] = &[
 
 fn expected(reader: &mut Reader<'_>, node: &Node) -> Option<Expected> {
     let within = "`expect`";
-    let keys = [
-        "outcome",
-        "rule",
-        "reason",
-        "person",
-        "groups",
-        "timeout",
-        "approvers",
-        "onTimeout",
-        "liftedBy",
-        "limits",
-        "readOnly",
-        "masks",
-        "shown",
-        "notify",
-    ];
+    let keys = EXPECT_KEYS;
     let fields = reader.fields(node, within, keys)?;
     let outcome = reader.required(&fields, "outcome", within, node.span);
     let outcome = outcome.and_then(|node| reader.one_of(node, "outcome", OUTCOMES));
@@ -424,7 +431,7 @@ fn expected(reader: &mut Reader<'_>, node: &Node) -> Option<Expected> {
 }
 
 fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(&'static str, String)>> {
-    let keys = ["rows", "bytes", "duration", "rate"];
+    let keys = EXPECTED_LIMITS_KEYS;
     let fields = reader.fields(node, "`limits`", keys)?;
     let given = keys
         .into_iter()

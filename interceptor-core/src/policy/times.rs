@@ -14,6 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 
 /// Minutes of a day.
 const DAY_MINUTES: u16 = 24 * 60;
+/// Minutes of a week.
+pub(super) const WEEK_MINUTES: u16 = 7 * DAY_MINUTES;
 
 /// The days of a week, Monday first.
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
@@ -97,7 +99,16 @@ impl Window {
         let midnight = wall.date().to_datetime(jiff::civil::Time::midnight());
         let passed: SignedDuration = wall.duration_since(midnight);
         let minute = u16::try_from(passed.as_mins()).unwrap_or(u16::MAX);
-        let today = wall.date().weekday();
+        self.has(wall.date().weekday(), minute)
+    }
+
+    /// Whether it holds a minute of the week on its zone's clocks, from Monday's first on.
+    pub(super) fn has_minute(&self, minute: u16) -> bool {
+        let day = i8::try_from(minute / DAY_MINUTES).map(Weekday::from_monday_zero_offset);
+        matches!(day, Ok(Ok(day)) if self.has(day, minute % DAY_MINUTES))
+    }
+
+    fn has(&self, today: Weekday, minute: u16) -> bool {
         if self.from < self.to {
             return self.days.contains(today) && (self.from..self.to).contains(&minute);
         }

@@ -38,8 +38,6 @@ pub struct Parts {
     pub detach: fn(DetachArgs) -> anyhow::Result<()>,
     /// What the kernel says, from the objects pinned in this directory: an object.
     pub kernel_status: fn(&Path) -> anyhow::Result<Value>,
-    /// Checks the policy files of a directory; the text says what was found to be right.
-    pub check_policies: fn(&Path) -> anyhow::Result<String>,
 }
 
 /// Why a command failed. Printed as `interceptor: what happened; what to do`.
@@ -90,6 +88,10 @@ enum CliError {
     PolicyFiles(#[from] PolicyFilesError),
     #[error("{failed} of {count} policy tests failed; correct the rules, or what the tests expect")]
     PolicyTests { failed: usize, count: usize },
+    #[error("the policy holds errors: {count}; they are in the output")]
+    PolicyBroken { count: usize },
+    #[error("the policy holds warnings: {count}; mend what they say, or leave --deny-warnings out")]
+    PolicyWarnings { count: usize },
     #[error("{0}")]
     NoPolicyTests(String),
     #[error(
@@ -175,7 +177,7 @@ fn dispatch(command: Command, parts: &Parts, out: &mut impl Write) -> Result<(),
                 source,
             } => audit::export(output.as_deref(), format, &source, out),
         },
-        Command::Policy(command) => policy::run(command, parts, out),
+        Command::Policy(command) => policy::run(command, out),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "interceptor", out);
             Ok(())
@@ -248,6 +250,8 @@ mod tests {
             "interceptor metrics --run-dir /r",
             "interceptor run --policies p --metrics 127.0.0.1:9464",
             "interceptor run --policies p --metrics [::]:9464 --metrics-exposed",
+            "interceptor policy check p --tests --deny-warnings --json",
+            "interceptor policy schema",
             "interceptor policy reload --run-dir /r --json",
             "interceptor policy show",
             "interceptor policy show --list --json",

@@ -267,7 +267,6 @@ fn command_line(arguments: &[OsString]) -> ExitCode {
             run: |_| anyhow::bail!("not in this test"),
             detach: |_| anyhow::bail!("not in this test"),
             kernel_status: |_| anyhow::bail!("not in this test"),
-            check_policies: |_| anyhow::bail!("not in this test"),
         },
     )
 }

@@ -12,15 +12,19 @@ use super::questions::{BacktestArgs, DiffArgs, ExplainArgs, TestArgs};
 /// `interceptor policy`
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Check policy files
-    #[command(after_help = "Example:\n  interceptor policy check ./policies")]
-    Check {
-        /// Directory of policy files (*.yaml)
-        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-        directory: PathBuf,
-    },
+    /// Check policy files: errors, and what is hardly meant
+    Check(CheckArgs),
     /// Bring policy files into the one form
     Fmt(FormatArgs),
+    /// Print the JSON Schema of policy documents, for editors
+    #[command(after_help = "Example:
+  interceptor policy schema > /etc/interceptor/policy.schema.json
+
+and in the first line of a policy file, for editors with a YAML language server:
+  # yaml-language-server: $schema=/etc/interceptor/policy.schema.json
+
+An editor sees one document at a time; `interceptor policy check` sees them all.")]
+    Schema,
     /// Let the running gateway read its policy files now, and say what came of it
     #[command(after_help = "Example:
   interceptor policy check /etc/interceptor/policies && interceptor policy reload
@@ -67,6 +71,32 @@ pub struct ShowArgs {
     /// Where the log is and how to print.
     #[command(flatten)]
     pub source: LogArgs,
+}
+
+/// `interceptor policy check`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  interceptor policy check ./policies
+  interceptor policy check --deny-warnings ./policies   in CI
+  interceptor policy check --tests ./policies           with the folders in it, and their tests
+
+All errors are shown at once, with their places. A warning is about what loads and yet does nothing: a
+rule that another one always decides before, one that no command can meet, a Grant that is over.
+
+Exit status: 1 if there is an error; with --deny-warnings also if there is a warning.")]
+pub struct CheckArgs {
+    /// Directory of policy files (*.yaml)
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+    /// Take what is in the folder `tests` as part of it, and look into other folders as well
+    #[arg(long)]
+    pub tests: bool,
+    /// Let a warning be an error
+    #[arg(long)]
+    pub deny_warnings: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `interceptor policy fmt`

@@ -6,33 +6,30 @@ mod analysis;
 pub(super) mod arguments;
 mod asker;
 mod backtest;
+mod check;
 mod diff;
 mod explain;
 mod files;
 mod format;
 mod junit;
+#[cfg(test)]
+mod packs;
 mod questions;
 mod reload;
 mod replay;
+mod schema;
 pub(super) mod show;
 mod suite;
 mod test;
 
 use std::io::Write;
 
-use super::{CliError, Parts};
+use super::CliError;
 use arguments::PolicyCommand;
 
-pub(super) fn run(
-    command: PolicyCommand,
-    parts: &Parts,
-    out: &mut impl Write,
-) -> Result<(), CliError> {
+pub(super) fn run(command: PolicyCommand, out: &mut impl Write) -> Result<(), CliError> {
     match command {
-        PolicyCommand::Check { directory } => {
-            let found = (parts.check_policies)(&directory)?;
-            Ok(writeln!(out, "{found}")?)
-        }
+        PolicyCommand::Check(arguments) => check::run(&arguments, out),
         PolicyCommand::Fmt(arguments) => format::run(&arguments, out),
         PolicyCommand::Reload { common } => reload::run(&common, out),
         PolicyCommand::Show(arguments) => show::run(&arguments, out),
@@ -40,5 +37,6 @@ pub(super) fn run(
         PolicyCommand::Explain(arguments) => explain::run(&arguments, out),
         PolicyCommand::Backtest(arguments) => backtest::run(&arguments, out),
         PolicyCommand::Diff(arguments) => diff::run(&arguments, out),
+        PolicyCommand::Schema => schema::run(out),
     }
 }

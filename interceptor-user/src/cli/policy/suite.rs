@@ -52,8 +52,7 @@ pub(super) fn run_all(
     directory: &Path,
     filter: Option<&str>,
 ) -> Result<Vec<Suite>, PolicyFilesError> {
-    let mut directories = folders(directory)?;
-    directories.insert(0, directory.to_owned());
+    let directories = directories(directory)?;
     let mut suites = Vec::new();
     for (index, directory) in directories.iter().enumerate() {
         match run(directory, filter) {
@@ -71,17 +70,16 @@ pub(super) fn run_all(
     }
 }
 
+/// A directory, and the folders in it that may hold policy of their own, by name.
+pub(super) fn directories(directory: &Path) -> Result<Vec<PathBuf>, PolicyFilesError> {
+    let mut directories = folders(directory)?;
+    directories.insert(0, directory.to_owned());
+    Ok(directories)
+}
+
 fn run(directory: &Path, filter: Option<&str>) -> Result<Suite, PolicyFilesError> {
     let files = policy_files::read(directory)?.into_files();
-    let tests = directory.join(TESTS);
-    let tests = match tests.is_dir() {
-        true => match policy_files::read(&tests) {
-            Ok(texts) => texts.into_files(),
-            Err(PolicyFilesError::NoFiles { .. }) => Vec::new(),
-            Err(error) => return Err(error),
-        },
-        false => Vec::new(),
-    };
+    let tests = tests(directory)?;
     let (snapshot, tests) =
         policy::load_with_tests(&sources(&files), &sources(&tests), &HashKey::new([0; 32]))
             .map_err(PolicyFilesError::Policy)?;
@@ -109,6 +107,19 @@ fn run(directory: &Path, filter: Option<&str>) -> Result<Suite, PolicyFilesError
         silent,
         results,
     })
+}
+
+/// The files in a directory's folder of tests.
+pub(super) fn tests(directory: &Path) -> Result<Vec<(String, String)>, PolicyFilesError> {
+    let tests = directory.join(TESTS);
+    if !tests.is_dir() {
+        return Ok(Vec::new());
+    }
+    match policy_files::read(&tests) {
+        Ok(texts) => Ok(texts.into_files()),
+        Err(PolicyFilesError::NoFiles { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 fn run_test(test: &Test, snapshot: &Arc<Snapshot>) -> TestResult {

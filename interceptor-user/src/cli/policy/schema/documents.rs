@@ -1,0 +1,276 @@
+//! The `spec` of every kind of document.
+
+use interceptor_core::policy::vocabulary;
+use serde_json::json;
+
+use super::{Mapping, describe, list, reference, truth};
+
+pub(super) fn mappings() -> Vec<Mapping> {
+    vec![
+        target(),
+        catalog(),
+        rule(),
+        mask(),
+        detector(),
+        identity(),
+        identity_entry(),
+        approver_group(),
+        grant(),
+        bypass(),
+    ]
+}
+
+fn target() -> Mapping {
+    let protocols: Vec<&str> = vocabulary::protocols().collect();
+    Mapping::new(
+        "Target",
+        "a Target's spec",
+        "A protected server.",
+        &["protocol", "endpoints"],
+        vec![
+            (
+                "protocol",
+                json!({"description": "What it speaks; `tcp` is carried without being understood.", "enum": protocols}),
+            ),
+            (
+                "endpoints",
+                list(
+                    "Where it listens: `address:port`, `network/bits:port`, `[ipv6]:port`, `name:port`, with a range of ports, or `unix:/path`.",
+                    "endpoint",
+                ),
+            ),
+            (
+                "preserveClientAddress",
+                truth(
+                    "The server sees the client's own address instead of the gateway's. Default false.",
+                ),
+            ),
+            (
+                "default",
+                describe(
+                    "What happens to a command that no rule decides. Default allow; deny with `protocol: tcp`.",
+                    "action",
+                ),
+            ),
+            (
+                "incomplete",
+                describe(
+                    "The same for a command that the gateway cannot see through. Default deny.",
+                    "action",
+                ),
+            ),
+            (
+                "catalog",
+                describe(
+                    "How to read the server's catalogue; needed by masks on columns.",
+                    "catalog",
+                ),
+            ),
+        ],
+    )
+}
+
+fn catalog() -> Mapping {
+    Mapping::new(
+        "catalog",
+        "`catalog`",
+        "Credentials of a role that needs only CONNECT.",
+        &["user"],
+        vec![
+            ("user", describe("The role.", "text")),
+            (
+                "passwordFile",
+                describe("File that holds its password: an absolute path.", "path"),
+            ),
+        ],
+    )
+}
+
+fn rule() -> Mapping {
+    Mapping::new(
+        "Rule",
+        "a Rule's spec",
+        "What happens to commands.",
+        &["match", "then"],
+        vec![
+            (
+                "priority",
+                json!({"description": "Of the rules with an outcome, those of the highest priority decide. Default 0.", "type": ["integer", "string"], "minimum": -1000, "maximum": 1000, "pattern": "^-?[0-9]+$"}),
+            ),
+            (
+                "match",
+                describe(
+                    "Which commands: all keys have to match, of a list one entry. `{}` is every command.",
+                    "match",
+                ),
+            ),
+            ("then", reference("then")),
+        ],
+    )
+}
+
+fn mask() -> Mapping {
+    Mapping::new(
+        "Mask",
+        "a Mask's spec",
+        "What nobody sees in replies.",
+        &[],
+        vec![
+            ("targets", list("Names of targets, with `*`. Default all.", "text")),
+            ("columns", list("`table.column` or `schema.table.column`, each part with `*`.", "column")),
+            ("patterns", list("What values look like, wherever they stand in a text.", "pattern")),
+            ("with", describe("What is shown instead. Default full.", "method")),
+            ("when", json!({"description": "`named`: only where a Rule's `mask` names it. Default always.", "enum": ["always", "named"]})),
+        ],
+    )
+    .also(json!({"anyOf": [{"required": ["columns"]}, {"required": ["patterns"]}]}))
+}
+
+fn detector() -> Mapping {
+    Mapping::new(
+        "Detector",
+        "a Detector's spec",
+        "A pattern for masks.",
+        &["pattern"],
+        vec![
+            ("pattern", reference("regex")),
+            (
+                "check",
+                json!({"description": "A check of the digits found. Default none.", "enum": ["luhn", "mod97", "none"]}),
+            ),
+            (
+                "group",
+                describe(
+                    "The capture group that is the value. Default 0, the whole.",
+                    "count",
+                ),
+            ),
+        ],
+    )
+}
+
+fn identity() -> Mapping {
+    Mapping::new(
+        "Identity",
+        "an Identity's spec",
+        "A person: how they are known in sessions, and which users of the gateway host they are.",
+        &[],
+        vec![
+            ("groups", list("The groups that the person is in.", "name")),
+            (
+                "is",
+                list(
+                    "A session is theirs if any entry matches, with all its keys.",
+                    "identityEntry",
+                ),
+            ),
+            (
+                "localUsers",
+                list("Users of the gateway host, for approving.", "text"),
+            ),
+            (
+                "uids",
+                list(
+                    "User ids of the gateway host: for approving, and for processes there.",
+                    "uid",
+                ),
+            ),
+        ],
+    )
+}
+
+fn identity_entry() -> Mapping {
+    Mapping::new(
+        "identityEntry",
+        "an entry of `is`",
+        "What a session of this person looks like.",
+        &[],
+        vec![
+            ("targets", list("Names of targets, with `*`.", "text")),
+            ("users", list("Users of the target, with `*`.", "text")),
+            ("databases", list("Databases, with `*`.", "text")),
+            ("clientNetworks", list("The client's address.", "network")),
+            (
+                "process",
+                describe("The local process that connected.", "process"),
+            ),
+        ],
+    )
+    .also(json!({"minProperties": 1}))
+}
+
+fn approver_group() -> Mapping {
+    Mapping::new(
+        "ApproverGroup",
+        "an ApproverGroup's spec",
+        "People who may approve.",
+        &[],
+        vec![
+            ("persons", list("Names of Identities.", "name")),
+            ("localUsers", list("Users of the gateway host.", "text")),
+            ("uids", list("User ids of the gateway host.", "uid")),
+            ("groups", list("Other ApproverGroups.", "name")),
+        ],
+    )
+    .also(json!({"minProperties": 1}))
+}
+
+fn grant() -> Mapping {
+    Mapping::new(
+        "Grant",
+        "a Grant's spec",
+        "Rules that do not count for somebody, for a time.",
+        &["match", "until", "lifts", "reason"],
+        vec![
+            (
+                "match",
+                describe(
+                    "For whom and what; it names persons, groups, users, process or clientNetworks.",
+                    "match",
+                ),
+            ),
+            (
+                "from",
+                describe("When it begins, as in `2026-11-20T10:00:00Z`.", "timestamp"),
+            ),
+            (
+                "until",
+                describe("When it ends; at most 90 days later.", "timestamp"),
+            ),
+            (
+                "lifts",
+                list(
+                    "Names of rules, with `*`; `default` for the target's default and incomplete.",
+                    "text",
+                ),
+            ),
+            ("reason", describe("Why, for the record.", "text")),
+            (
+                "notify",
+                list("ApproverGroups that should know of its use.", "name"),
+            ),
+        ],
+    )
+}
+
+fn bypass() -> Mapping {
+    Mapping::new(
+        "Bypass",
+        "a Bypass's spec",
+        "Holds that do not count for a trusted client; denials, masks, limits and the record stay.",
+        &["match"],
+        vec![
+            (
+                "match",
+                describe(
+                    "For whom and what; it names persons, groups, process or clientNetworks.",
+                    "match",
+                ),
+            ),
+            (
+                "lifts",
+                list("Names of rules, with `*`. Default every hold.", "text"),
+            ),
+        ],
+    )
+}
