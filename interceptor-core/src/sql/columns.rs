@@ -336,6 +336,17 @@ impl Columns {
     }
 }
 
+/// Adds columns to a list in order, each once.
+pub fn absorb_columns(columns: &mut Vec<Column>, others: &[Column]) {
+    if columns.is_empty() {
+        columns.extend_from_slice(others);
+    } else if !others.is_empty() {
+        columns.extend_from_slice(others);
+        columns.sort_unstable();
+        columns.dedup();
+    }
+}
+
 fn every(relation: Relation) -> Column {
     Column {
         relation: Some(relation),

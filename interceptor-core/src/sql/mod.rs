@@ -21,10 +21,11 @@ use pg_query::protobuf::{Node, ObjectType, SelectStmt, SetOperation};
 
 use collect::Collector;
 pub use collect::References;
+pub use columns::absorb_columns;
 pub use copy::{CopyFormat, CopyOut, CopySource};
 pub use read_only::lifts_read_only;
 
-use crate::command::{Column, Facts};
+use crate::command::Facts;
 
 /// Bytes of text that are analysed; a longer one is refused.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
@@ -478,17 +479,6 @@ pub fn absorb(facts: &mut Facts, other: &Facts) {
     absorb_columns(&mut facts.columns_written, &other.columns_written);
     facts.unfiltered |= other.unfiltered;
     facts.incomplete = facts.incomplete.or(other.incomplete);
-}
-
-/// Adds columns to a list in order, each once.
-pub fn absorb_columns(columns: &mut Vec<Column>, others: &[Column]) {
-    if columns.is_empty() {
-        columns.extend_from_slice(others);
-    } else if !others.is_empty() {
-        columns.extend_from_slice(others);
-        columns.sort_unstable();
-        columns.dedup();
-    }
 }
 
 /// Joins the lineage of one more statement, except for what is true of a result of its own:

@@ -7,6 +7,7 @@
 )]
 
 mod decisions;
+mod limits;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
