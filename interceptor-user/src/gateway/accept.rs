@@ -110,7 +110,7 @@ async fn begin(
         return Ok(());
     }
     let process = match identity {
-        Some(identity) => Some(shared.identifier.process(identity).await),
+        Some(identity) => Some(Box::pin(shared.identifier.process(identity)).await),
         None => None,
     };
     let as_client = target.preserve_client_address.then_some(peer);

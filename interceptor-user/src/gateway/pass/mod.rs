@@ -94,7 +94,8 @@ pub(super) async fn carry(
     let client = arrival.client.into_std()?;
     let worker = shared.passing.worker().cloned();
     let worker = worker.unwrap_or_else(Handle::current);
-    let connection = Connection {
+    // Boxed, as each future that it is handed to would have room for it.
+    let connection = Box::new(Connection {
         shared,
         membership,
         id: arrival.id,
@@ -109,7 +110,7 @@ pub(super) async fn carry(
         passage: Passage::new(),
         waiting: None,
         began: Instant::now(),
-    };
+    });
     // The record is on its way to the disk while the thread wakes up.
     let judged = connection.judge(arrival.connection);
     let work = worker.spawn(async move {
@@ -136,7 +137,7 @@ async fn interruption(controls: &mut Controls, stage: &mut watch::Receiver<Stage
 
 impl Connection {
     /// Decides, once, and writes it down; it is durable when the second part says so.
-    fn judge(&self, connection: events::Connection) -> Result<Judged, End> {
+    fn judge(&self, connection: events::Connection) -> Result<Box<Judged>, End> {
         self.note(Kind::Connection(connection))
             .map_err(End::NotRecorded)?;
         let policy = Arc::clone(&self.shared.policy.borrow());
@@ -161,17 +162,17 @@ impl Connection {
             announce(self.id, &note);
             self.note(note).map_err(End::NotRecorded)?;
         }
-        Ok(Judged {
+        Ok(Box::new(Judged {
             decision,
             view,
             intent,
-        })
+        }))
     }
 
     async fn run(
-        mut self,
+        mut self: Box<Self>,
         client: TcpStream,
-        judged: Result<Judged, End>,
+        judged: Result<Box<Judged>, End>,
         mut controls: Controls,
         mut stage: watch::Receiver<Stage>,
     ) {
@@ -187,12 +188,12 @@ impl Connection {
         self.finish(client, end);
     }
 
-    async fn live(&mut self, client: &TcpStream, judged: Judged) -> End {
+    async fn live(&mut self, client: &TcpStream, judged: Box<Judged>) -> End {
         let Judged {
             decision,
             view,
             intent,
-        } = judged;
+        } = *judged;
         let recorded = match &decision.outcome {
             Outcome::Allow => intent,
             Outcome::Deny | Outcome::Terminate => {
@@ -201,12 +202,16 @@ impl Connection {
                     Err(error) => End::NotRecorded(error),
                 };
             }
-            Outcome::Hold(plan) => match self.hold(client, &decision, plan, &view).await {
-                Ok(approval) => approval,
-                Err(end) => return end,
-            },
+            // Boxed, as few connections wait, and all would have to be as large.
+            Outcome::Hold(plan) => {
+                match Box::pin(self.hold(client, &decision, plan, &view)).await {
+                    Ok(approval) => approval,
+                    Err(end) => return end,
+                }
+            }
         };
-        match self.connect(recorded).await {
+        drop(view);
+        match Box::pin(self.connect(recorded)).await {
             Ok(target) => self.pass(client, target, &decision).await,
             Err(end) => end,
         }
