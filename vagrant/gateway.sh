@@ -7,8 +7,8 @@ apt-get update -q
 apt-get install -q -y --no-install-recommends ca-certificates curl gcc git libc6-dev
 
 install -d /var/tmp/interceptor-tests/demo
-install -m 0600 /dev/null /var/tmp/interceptor-tests/demo/catalog-password
-printf 'catalog-password' >/var/tmp/interceptor-tests/demo/catalog-password
+install -m 0600 /dev/null /var/tmp/interceptor-tests/demo/catalog.password
+printf 'catalog-password' >/var/tmp/interceptor-tests/demo/catalog.password
 
 if ! command -v cargo >/dev/null; then
     curl -fsS https://sh.rustup.rs | sh -s -- -y --profile minimal

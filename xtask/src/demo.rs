@@ -175,6 +175,7 @@ impl Demo<'_, '_> {
             self.holds_and_forgets(client)?;
         }
         self.records()?;
+        self.would_have_decided()?;
         self.dies()?;
         self.comes_back()?;
         self.finds_a_forgery()

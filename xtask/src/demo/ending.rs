@@ -1,15 +1,21 @@
 //! What remains of it all: the log, a gateway that dies and comes back, and a forgery.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 
 use super::{CLIENTS, Demo, POLICIES};
-use crate::{show, tamper};
+use crate::{root, show, tamper};
 
 /// "Quickly" for a client whose gateway is dead: well below any connection timeout.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+
+/// The rule that is edited, and the commands that it held: two of each client.
+const RULE: &str = "deletes-need-approval";
+const HELD: u64 = 4;
 
 impl Demo<'_, '_> {
     pub(super) fn records(&mut self) -> Result<()> {
@@ -23,6 +29,79 @@ impl Demo<'_, '_> {
         })?;
         show::proved("every record is in its place, and the local psql is known by its process");
         Ok(())
+    }
+
+    pub(super) fn would_have_decided(&mut self) -> Result<()> {
+        self.heading("What another rule would have decided");
+        let policies = root()?.join(POLICIES);
+        let same = self.backtested(&policies)?;
+        ensure!(
+            same.pointer("/changed") == Some(&0.into()),
+            "unchanged files change decisions: {same}"
+        );
+
+        let text = fs::read_to_string(policies.join("orders.yaml"))?;
+        let held = "    hold:\n      timeout: 60s\n      message:";
+        let refused = "    deny:";
+        ensure!(
+            text.matches(held).count() == 1,
+            "the demo's rule was rewritten"
+        );
+        let edited = tempfile::tempdir()?;
+        fs::write(
+            edited.path().join("orders.yaml"),
+            text.replace(held, refused),
+        )?;
+        show::typed(&format!(
+            "cp -r {POLICIES} edited; editor edited/orders.yaml"
+        ));
+        show::output("deletes-need-approval: its `then` is `deny` now, and was `hold`");
+
+        let directory = edited.path().to_string_lossy();
+        self.operator(&[
+            "policy",
+            "backtest",
+            "--since",
+            "1h",
+            "--policies",
+            &directory,
+        ])?;
+        let found = self.backtested(edited.path())?;
+        let changes = found
+            .pointer("/changes")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let is_meant = |change: &Value| {
+            let says = |path: &str, word: &str| change.pointer(path).is_some_and(|it| it == word);
+            says("/before/rule", RULE)
+                && says("/before/outcome", "hold")
+                && says("/after/rule", RULE)
+                && says("/after/outcome", "deny")
+        };
+        ensure!(
+            found.pointer("/changed") == Some(&HELD.into()) && changes.iter().all(is_meant),
+            "the rule changes something else: {found}"
+        );
+        show::proved(&format!(
+            "exactly the {HELD} commands that the rule held would have been refused; nothing else changes"
+        ));
+        Ok(())
+    }
+
+    fn backtested(&self, policies: &Path) -> Result<Value> {
+        let policies = policies.to_string_lossy();
+        let arguments = [
+            "policy",
+            "backtest",
+            "--since",
+            "1h",
+            "--json",
+            "--policies",
+            &policies,
+        ];
+        let said = self.gateway.cli(&arguments)?.success()?;
+        serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))
     }
 
     pub(super) fn dies(&mut self) -> Result<()> {
