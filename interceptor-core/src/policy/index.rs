@@ -7,8 +7,8 @@
 //!
 //! - the *session's*: those whose conditions on target and client can be met, found once a session;
 //! - the *kind's*: those that name the kind of the statement, or none;
-//! - the *name's*: those that name one of its tables, columns or functions, letter by letter, or none. A pattern
-//!   with `*` names nothing here.
+//! - the *name's*: those that name one of its tables, columns or functions, letter by letter or by its first
+//!   letters, or none. A pattern with `*` among its first letters names nothing here.
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +29,8 @@ use crate::command::{Column, Facts, KINDS};
 
 /// Words of a set that need no memory of their own: enough for 2,048 rules.
 const INLINE_WORDS: usize = 32;
+/// Bytes by which a pattern such as `dblink*` is found.
+const START_BYTES: usize = 3;
 /// Kinds of one command that are told apart; with more, no rule is left out for its kinds.
 const KINDS_TOLD_MAX: usize = 8;
 
@@ -65,8 +67,8 @@ pub(super) struct Index {
     kinds: HashMap<&'static str, Set>,
     /// Those that ask for no kind.
     of_any_kind: Set,
-    relations: NameMap<Vec<u32>>,
-    functions: NameMap<Vec<u32>>,
+    relations: Names,
+    functions: Names,
     columns: NameMap<Vec<u32>>,
     /// Those that are in none of these.
     of_any_name: Set,
@@ -87,7 +89,7 @@ enum Key<'r> {
 impl<'r> Key<'r> {
     /// `None` for a condition on something else, and for a list in which something is no plain name.
     fn of(condition: &'r Condition) -> Option<Self> {
-        let plain = |list: &[RelationPattern]| list.iter().all(|one| one.plain_name().is_some());
+        let plain = |list: &[RelationPattern]| list.iter().all(|one| Start::of(one).is_some());
         match condition {
             Condition::Tables(list) | Condition::Reads(list) | Condition::Writes(list) => {
                 plain(list).then_some(Self::Relations(list))
@@ -117,8 +119,8 @@ impl Index {
         let mut index = Self {
             kinds: KINDS.iter().map(|kind| (*kind, none())).collect(),
             of_any_kind: none(),
-            relations: NameMap::default(),
-            functions: NameMap::default(),
+            relations: Names::default(),
+            functions: Names::default(),
             columns: NameMap::default(),
             of_any_name: none(),
             by_columns: none(),
@@ -165,8 +167,8 @@ impl Index {
         let number = u32::try_from(position).unwrap_or(u32::MAX);
         match shortest {
             None => self.of_any_name.insert(position),
-            Some(Key::Relations(list)) => post(&mut self.relations, number, list.iter()),
-            Some(Key::Functions(list)) => post(&mut self.functions, number, list.iter()),
+            Some(Key::Relations(list)) => self.relations.post(number, list),
+            Some(Key::Functions(list)) => self.functions.post(number, list),
             Some(Key::Columns(list)) => {
                 self.by_columns.insert(position);
                 for one in list {
@@ -181,7 +183,7 @@ impl Index {
         let table = pattern.relation.plain_name();
         match (pattern.column.plain(), table) {
             (Some(column), _) => put(self.columns.entry(column), number),
-            (None, Some(table)) => put(self.relations.entry(table), number),
+            (None, Some(table)) => put(self.relations.whole.entry(table), number),
             (None, None) => {}
         }
         match table {
@@ -212,16 +214,24 @@ impl Index {
         let mut found = Candidates::new(&self.of_any_name);
         let words = found.words_mut();
         for relation in facts.reads.iter().chain(&facts.writes) {
-            take(&self.relations, &relation.name, words);
+            self.relations.take(&relation.name, words);
         }
+        // Columns of one table stand together.
+        let mut table = None;
         for column in facts.columns_read.iter().chain(&facts.columns_written) {
+            if let (Some(relation), Some(_)) = (&column.relation, &column.name)
+                && table != Some(relation)
+            {
+                table = Some(relation);
+                self.relations.take(&relation.name, words);
+            }
             self.take_column(column, facts, words);
         }
         for function in &facts.functions {
             let name = function
                 .rsplit_once('.')
                 .map_or(function.as_str(), |(_, name)| name);
-            take(&self.functions, name, words);
+            self.functions.take(name, words);
         }
         for (word, session) in words.iter_mut().zip(&session.0) {
             *word &= session;
@@ -233,10 +243,7 @@ impl Index {
     fn take_column(&self, column: &Column, facts: &Facts, words: &mut [u64]) {
         let names_none = facts.reads.is_empty() && facts.writes.is_empty();
         match (&column.relation, &column.name) {
-            (Some(relation), Some(name)) => {
-                take(&self.columns, name, words);
-                take(&self.relations, &relation.name, words);
-            }
+            (Some(_), Some(name)) => take(&self.columns, name, words),
             (Some(relation), None) => {
                 take(&self.tables_of_columns, &relation.name, words);
                 unite(words, &self.of_any_table.0);
@@ -274,13 +281,48 @@ impl Index {
     }
 }
 
-fn post<'r>(
-    map: &mut NameMap<Vec<u32>>,
-    number: u32,
-    patterns: impl Iterator<Item = &'r RelationPattern>,
-) {
-    for name in patterns.filter_map(RelationPattern::plain_name) {
-        put(map.entry(name), number);
+/// What a pattern is found by.
+enum Start<'r> {
+    /// The whole name.
+    Whole(&'r str),
+    /// As many bytes of it as [`START_BYTES`], in front of its first `*`.
+    Bytes(&'r str),
+}
+
+impl<'r> Start<'r> {
+    fn of(pattern: &'r RelationPattern) -> Option<Self> {
+        if let Some(name) = pattern.plain_name() {
+            return Some(Self::Whole(name));
+        }
+        let text = pattern.name().as_str();
+        let (before, _) = text.split_once('*')?;
+        before.get(..START_BYTES).map(Self::Bytes)
+    }
+}
+
+/// Rules by the names of relations or functions.
+#[derive(Debug, Default)]
+struct Names {
+    whole: NameMap<Vec<u32>>,
+    starts: NameMap<Vec<u32>>,
+}
+
+impl Names {
+    fn post(&mut self, number: u32, patterns: &[RelationPattern]) {
+        for start in patterns.iter().filter_map(Start::of) {
+            let numbers = match start {
+                Start::Whole(name) => self.whole.entry(name),
+                Start::Bytes(start) => self.starts.entry(start),
+            };
+            put(numbers, number);
+        }
+    }
+
+    fn take(&self, name: &str, words: &mut [u64]) {
+        take(&self.whole, name, words);
+        if let Some(start) = name.get(..START_BYTES) {
+            take(&self.starts, start, words);
+        }
     }
 }
 

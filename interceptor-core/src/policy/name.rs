@@ -162,6 +162,12 @@ impl fmt::Display for ColumnPattern {
 
 /// Greedy matching with one point to come back to: linear memory, no recursion.
 fn glob(pattern: &[u8], name: &[u8], equal: fn(&u8, &u8) -> bool) -> bool {
+    // A last character that is no `*` has to be the name's last: that settles most of what differs.
+    match (pattern.last(), name.last()) {
+        (Some(b'*') | None, _) => {}
+        (Some(a), Some(b)) if equal(a, b) => {}
+        _ => return false,
+    }
     // Most patterns that end in a letter are told apart by it.
     if let Some(last) = pattern.last()
         && *last != b'*'

@@ -23,10 +23,18 @@ const KEYS: &[(&str, &[&str])] = &[
         "statements",
         &["SELECT", "DROP", "UPDATE", "CONNECT", "CREATE"],
     ),
-    ("tables", &["a", "A", "s.a", "b", "a*", "*.b", "t.b"]),
+    (
+        "tables",
+        &[
+            "a", "A", "s.a", "b", "a*", "*.b", "t.b", "lon*", "s.LONG*", "lo*", "long",
+        ],
+    ),
     ("reads", &["a", "s.b", "b*"]),
     ("writes", &["a", "B", "*"]),
-    ("functions", &["f", "s.f", "F", "g*"]),
+    (
+        "functions",
+        &["f", "s.f", "F", "g*", "dbl*", "s.dblink*", "db*"],
+    ),
     (
         "columnsRead",
         &["a.x", "s.a.x", "b.*", "*.y", "a*.x", "a*.*"],
@@ -111,7 +119,11 @@ fn policy_text() -> impl Strategy<Value = String> {
 }
 
 fn relation() -> impl Strategy<Value = Relation> {
-    let names = select(&["a", "A", "b", "s.a", "S.B", "c", "ab"][..]);
+    let names = select(
+        &[
+            "a", "A", "b", "s.a", "S.B", "c", "ab", "long", "s.Longer", "lo",
+        ][..],
+    );
     names.prop_map(|name| match name.split_once('.') {
         Some((schema, name)) => Relation {
             schema: Some(schema.into()),
@@ -141,7 +153,7 @@ prop_compose! {
         writes in vec(relation(), 0..2),
         columns_read in vec(column(), 0..3),
         columns_written in vec(column(), 0..2),
-        functions in vec(select(&["f", "s.f", "F", "gg", "h"][..]), 0..3),
+        functions in vec(select(&["f", "s.f", "F", "gg", "h", "dblink", "s.DBLINK_exec", "db"][..]), 0..3),
         unfiltered in any::<bool>(),
         estimated_rows in option::of(0..200_u64),
         incomplete in option::weighted(0.2, Just("dynamic SQL")),
