@@ -68,6 +68,23 @@ fn a_file_with_errors_has_no_warnings() {
     assert!(errors.0.iter().all(|error| error.severity() == "error"));
 }
 
+/// A test says at what time it asks, so that its Grants are not over for it.
+#[test]
+fn a_grant_among_tests_may_be_over() {
+    let policy = format!(
+        "{TARGET}---\nkind: Rule\nname: r\nspec: {{match: {{statements: [DROP]}}, then: deny}}\n"
+    );
+    let grants = "kind: Grant\nname: over\nspec: {match: {users: [a]}, until: 2026-01-01T00:00:00Z, lifts: [r], reason: w}\n\
+                  ---\nkind: Grant\nname: later\nspec: {match: {users: [a]}, from: 2027-01-01T00:00:00Z, until: 2027-01-02T00:00:00Z, lifts: [r], reason: w}\n";
+    let sources = [("policy.yaml", policy.as_str()), ("tests/g.yaml", grants)];
+    let sources = sources.map(|(file, text)| Source { file, text });
+    let key = HashKey::new([0; 32]);
+    let count = |(_, warnings): (Snapshot, Vec<PolicyError>)| warnings.len();
+    assert_eq!(count(policy::check(&sources, &[], &key, NOON).unwrap()), 2);
+    let (policy, tests) = sources.split_at(1);
+    assert_eq!(count(policy::check(policy, tests, &key, NOON).unwrap()), 0);
+}
+
 #[test]
 fn there_is_a_limit() {
     let mut text = String::from(TARGET);

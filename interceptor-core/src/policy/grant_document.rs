@@ -49,7 +49,7 @@ pub(super) fn read_grant(
     let conditions = conditions.and_then(|node| {
         let conditions = match_document::read(reader, node, true)?;
         let keys = ["persons", "groups", "users", "process", "clientNetworks"];
-        if !keys.iter().any(|key| conditions.has(key)) {
+        if !keys.iter().any(|key| conditions.tells_apart(key)) {
             reader.report(node.span, Problem::GrantToEverybody);
         }
         Some(conditions)
@@ -99,7 +99,7 @@ pub(super) fn read_bypass(
         let conditions = match_document::read(reader, node, true)?;
         // Whoever has a password can be a user of the target: that is no identity.
         let keys = ["persons", "groups", "process", "clientNetworks"];
-        if !keys.iter().any(|key| conditions.has(key)) {
+        if !keys.iter().any(|key| conditions.tells_apart(key)) {
             reader.report(node.span, Problem::BypassForEverybody);
         }
         Some(conditions)

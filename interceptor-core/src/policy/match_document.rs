@@ -62,6 +62,14 @@ impl MatchDocument {
             .iter()
             .any(|condition| condition.key() == key)
     }
+
+    /// Whether a key is given and says which clients: `process: {}` is every local process.
+    pub(super) fn tells_apart(&self, key: &str) -> bool {
+        self.conditions.0.iter().any(|condition| {
+            let is_any = matches!(condition, Condition::Process(process) if process.is_empty());
+            condition.key() == key && !is_any
+        })
+    }
 }
 
 /// `permits` says that the document allows something: then the name of a statement kind is only that
