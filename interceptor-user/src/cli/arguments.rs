@@ -52,7 +52,8 @@ pub enum Command {
 
 The gateway starts the file that it was started from, with the same arguments, and hands over: no
 connection is refused, open sessions go on in the old process for --drain. The policy files are read
-anew. If the new process fails before it serves, the old one goes on, and this command ends with 1.")]
+anew. If the new process fails before it serves, the old one goes on, and this command ends
+with 1.")]
     Upgrade {
         /// How to reach the gateway and how to print.
         #[command(flatten)]
@@ -110,8 +111,9 @@ anew. If the new process fails before it serves, the old one goes on, and this c
   interceptor run --policies ./policies --cgroup /sys/fs/cgroup/shop.slice --device eth1
 
 It stays in the foreground. Changed policy files take effect by themselves, on SIGHUP and with
-`interceptor policy reload`; if they are broken, those in force stay. SIGTERM stops: sessions get --drain to end. While it is stopped, connections to the
-targets are refused; `interceptor detach` lifts that.")]
+`interceptor policy reload`; if they are broken, those in force stay. SIGTERM stops: sessions get
+--drain to end. While it is stopped, connections to the targets are refused; `interceptor detach`
+lifts that.")]
 pub struct RunArgs {
     /// Directory of policy files (*.yaml)
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -233,8 +235,8 @@ pub struct DetachArgs {
 #[command(
     after_help = "The kernel's part works while the proxy is dead: it shows whether the targets are still guarded.
 
-Exit status: 1 if something is not as the gateway set it (drift; the watchdog repairs that), or if the
-policy files at hand were refused, so that older ones are in force."
+Exit status: 1 if something is not as the gateway set it (drift; the watchdog repairs that), or if
+the policy files at hand were refused, so that older ones are in force."
 )]
 pub struct StatusArgs {
     /// The directory that `run` was given
@@ -288,8 +290,9 @@ pub struct CommonArgs {
   interceptor approvals deny 7 --reason \"use the replica\"
 
 A request is approved once, as it was shown: the same command sent again is a new request. Where its
-hold names groups, so many different members of them have to approve, who sent it does not count, and
-one denial ends it; `show` says who has approved and who may. Who answers is the user that runs this.")]
+hold names groups, so many different members of them have to approve, who sent it does not count,
+and one denial ends it; `show` says who has approved and who may. Who answers is the user that
+runs this.")]
 pub enum ApprovalsCommand {
     /// List the commands that wait
     List {

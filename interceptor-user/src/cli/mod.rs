@@ -207,6 +207,23 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
+    /// Longer ones would be broken once more by who shows them.
+    #[test]
+    fn the_lines_of_the_help_are_short_enough() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string);
+            for line in help.unwrap_or_default().lines() {
+                assert!(
+                    line.chars().count() <= 100,
+                    "{}: {line}",
+                    command.get_name()
+                );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Arguments::command());
+    }
+
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command)
     }

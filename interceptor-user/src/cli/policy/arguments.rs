@@ -56,8 +56,8 @@ in force stay, and this command ends with 1.")]
   interceptor policy show 5d1f20 --output /tmp/then
   interceptor policy show --dir /backup/audit-2026-11
 
-A command on record names the hash of the files that decided it. Without HASH it is the files that the
-running gateway decides by; if none is asked, those that were recorded last.")]
+A command on record names the hash of the files that decided it. Without HASH it is the files that
+the running gateway decides by; if none is asked, those that were recorded last.")]
 pub struct ShowArgs {
     /// The files' hash, or as much of its start as no other has
     #[arg(value_name = "HASH", conflicts_with = "list")]
@@ -80,8 +80,8 @@ pub struct ShowArgs {
   interceptor policy check --deny-warnings ./policies   in CI
   interceptor policy check --tests ./policies           with the folders in it, and their tests
 
-All errors are shown at once, with their places. A warning is about what loads and yet does nothing: a
-rule that another one always decides before, one that no command can meet, a Grant that is over.
+All errors are shown at once, with their places. A warning is about what loads and yet does nothing:
+a rule that another one always decides before, one that no command can meet, a Grant that is over.
 
 Exit status: 1 if there is an error; with --deny-warnings also if there is a warning.")]
 pub struct CheckArgs {

@@ -163,7 +163,14 @@ fn read(input: impl Read, path: &Path) -> Result<String, FormatError> {
         let why = format!("it is larger than {FILE_BYTES_MAX} bytes");
         return Err(broken(io::Error::other(why)));
     }
-    String::from_utf8(bytes).map_err(|_| broken(io::Error::other("it is not UTF-8")))
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error
+            .as_bytes()
+            .iter()
+            .take(error.utf8_error().valid_up_to());
+        let line = valid.filter(|&&byte| byte == b'\n').count() + 1;
+        broken(io::Error::other(format!("line {line} is not UTF-8")))
+    })
 }
 
 /// The text in the one form, which says the same.

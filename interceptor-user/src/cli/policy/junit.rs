@@ -22,6 +22,25 @@ pub(super) fn write(path: &Path, suites: &[Suite]) -> io::Result<()> {
         }
         report.add_test_suite(cases);
     }
+    save(path, &report)
+}
+
+/// Writes the file for tests that could not be run: the results of an earlier run must not stay.
+pub(super) fn write_broken(path: &Path, directory: &Path, error: &str) -> io::Result<()> {
+    let directory = directory.display().to_string();
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+    status.set_message("the tests cannot be run");
+    status.set_description(error);
+    let mut cases = TestSuite::new(directory.clone());
+    let mut case = TestCase::new("policy", status);
+    case.set_classname(directory);
+    cases.add_test_case(case);
+    let mut report = Report::new("interceptor policy test");
+    report.add_test_suite(cases);
+    save(path, &report)
+}
+
+fn save(path: &Path, report: &Report) -> io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     report.serialize(&mut file).map_err(io::Error::other)?;
     file.flush()

@@ -97,11 +97,11 @@ pub struct BacktestArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   interceptor policy explain 'DROP TABLE x' --as alice --target orders
-  interceptor policy explain 'DELETE FROM customers' --as alice --target orders --policies ./policies
-  interceptor policy explain 'SELECT 1' --as ci --target orders --uid 1000 --at 2026-11-21T03:00:00Z --all
+  interceptor policy explain 'DELETE FROM t' --as alice --target orders --policies ./policies
+  interceptor policy explain 'SELECT 1' --as ci --target orders --at 2026-11-21T03:00:00Z --all
 
---as names a person: the facts of the first entry of the Identity that can be imitated are taken, and
-printed. Where no Identity has the name, it is the target's user. Options come on top of that.")]
+--as names a person: the facts of the first entry of the Identity that can be imitated are taken,
+and printed. Where no Identity has the name, it is the target's user. Options come on top of that.")]
 pub struct ExplainArgs {
     /// The statement; for a target that is not understood, leave it out
     #[arg(value_name = "SQL")]

@@ -13,13 +13,19 @@ use super::questions::TestArgs;
 use super::suite::{self, Suite, TestResult};
 
 pub(super) fn run(arguments: &TestArgs, out: &mut impl Write) -> Result<(), CliError> {
-    let suites = suite::run_all(&arguments.directory, arguments.filter.as_deref())?;
+    let directory = &arguments.directory;
+    let suites = suite::run_all(directory, arguments.filter.as_deref());
     if let Some(path) = &arguments.junit {
-        junit::write(path, &suites).map_err(|source| CliError::OutputFile {
+        let written = match &suites {
+            Ok(suites) => junit::write(path, suites),
+            Err(error) => junit::write_broken(path, directory, &error.to_string()),
+        };
+        written.map_err(|source| CliError::OutputFile {
             path: path.clone(),
             source,
         })?;
     }
+    let suites = suites?;
     let results = || suites.iter().flat_map(|suite| &suite.results);
     let count = results().count();
     let failed = results().filter(|result| !result.passed()).count();
@@ -168,4 +174,30 @@ fn result_json(result: &TestResult) -> Value {
         value.extend(fields);
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_broken_policy_leaves_no_report_of_better_days() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("a.yaml"), "kind: Ruel\n").unwrap();
+        let report = directory.path().join("report.xml");
+        fs::write(&report, "all passed").unwrap();
+        let arguments = TestArgs {
+            directory: directory.path().to_owned(),
+            filter: None,
+            junit: Some(report.clone()),
+            json: false,
+        };
+        let error = run(&arguments, &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("a.yaml:1:7"), "{error}");
+        let report = fs::read_to_string(&report).unwrap();
+        assert!(report.contains("errors=\"1\""), "{report}");
+        assert!(report.contains("unknown kind `Ruel`"), "{report}");
+    }
 }

@@ -102,7 +102,7 @@ fn what_is_broken_or_no_policy_is_not_touched_and_the_rest_is_formed() {
     for (name, text, _) in broken {
         fs::write(directory.path().join(name), text).unwrap();
     }
-    fs::write(directory.path().join("d.yaml"), b"# \xff").unwrap();
+    fs::write(directory.path().join("d.yaml"), b"# a\n# \xff").unwrap();
     fs::write(directory.path().join("good.yaml"), LOOSE).unwrap();
     let mut out = Vec::new();
     let error = run(&arguments(&[directory.path()], false), &mut out).unwrap_err();
@@ -112,7 +112,7 @@ fn what_is_broken_or_no_policy_is_not_touched_and_the_rest_is_formed() {
         let kept = fs::read_to_string(directory.path().join(name)).unwrap();
         assert_eq!(kept, text);
     }
-    assert!(error.contains("d.yaml: it is not UTF-8"), "{error}");
+    assert!(error.contains("d.yaml: line 2 is not UTF-8"), "{error}");
     let good = fs::read_to_string(directory.path().join("good.yaml")).unwrap();
     assert_eq!(good, FORMED);
 }
