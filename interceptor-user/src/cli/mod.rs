@@ -95,7 +95,7 @@ enum CliError {
     #[error("{0}")]
     NoPolicyTests(String),
     #[error(
-        "no gateway answers on {0}, so no policy is in force that could be asked; give --policies DIR"
+        "no gateway answers on {0}, so no policy is in force that could be asked; name a directory of policy files, or give its --run-dir"
     )]
     NoPolicy(PathBuf),
     #[error("{0}")]
@@ -222,6 +222,19 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Arguments::command());
+    }
+
+    #[test]
+    fn advice_fits_the_command_that_was_typed() {
+        let line = "interceptor policy diff running p --run-dir /nonexistent";
+        let Command::Policy(command) = parse(line).unwrap() else {
+            panic!("another command");
+        };
+        let error = policy::run(command, &mut Vec::new()).unwrap_err();
+        assert!(!error.to_string().contains("--policies"), "{error}");
+        let line = "interceptor policy explain x --target t --at tomorrow";
+        let error = parse(line).unwrap_err().to_string();
+        assert!(error.contains("such as 2026-"), "{error}");
     }
 
     fn parse(line: &str) -> Result<Command, clap::Error> {

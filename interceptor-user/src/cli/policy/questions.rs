@@ -140,7 +140,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "UNIT")]
     pub unit: Option<String>,
     /// When, in RFC 3339 [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     pub at: Option<jiff::Timestamp>,
     /// The rows that the server's statistics give
     #[arg(long, value_name = "N")]
@@ -151,4 +151,9 @@ pub struct ExplainArgs {
     /// Where the log is and how to print.
     #[command(flatten)]
     pub source: LogArgs,
+}
+
+fn parse_moment(text: &str) -> Result<jiff::Timestamp, String> {
+    let moment = text.parse();
+    moment.map_err(|_| "write a time such as 2026-11-20T10:00:00Z".to_owned())
 }
