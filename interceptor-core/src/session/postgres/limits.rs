@@ -59,6 +59,12 @@ impl Judged {
         let obligations = self.decision.obligations.as_ref()?;
         (!obligations.limits.is_empty()).then_some(&obligations.limits)
     }
+
+    /// How long it may run is limited.
+    pub(super) fn is_timed(&self) -> bool {
+        self.limits()
+            .is_some_and(|limits| limits.duration.is_some())
+    }
 }
 
 impl Running {
