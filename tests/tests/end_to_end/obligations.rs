@@ -123,12 +123,19 @@ fn bytes() -> Result<()> {
     )
 }
 
+const CONSTANT: &str = "SELECT busy(), pg_sleep(0)";
+
+/// It is computed when the command is bound.
+const BUSY: &str = "CREATE FUNCTION busy() RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
+    'BEGIN PERFORM pg_sleep(120); RETURN 1; END'";
+
 #[test]
 fn duration() -> Result<()> {
     with_gateway(
         "limit-duration",
         &limited("{duration: 1s}"),
         |world, gateway| {
+            world.postgres.directly(BUSY)?;
             let mut wire = log_in(world)?;
             // As psql sends it; as drivers do, whose replies the server keeps until Sync; with more
             // behind it.
@@ -140,6 +147,8 @@ fn duration() -> Result<()> {
                 [&sleep[..], &more, &sync()].concat(),
                 [&extended("SELECT 1")[..], &sleep, &sync()].concat(),
                 [&extended("SELECT 1")[..], &query("SELECT pg_sleep(120)")].concat(),
+                // Planning computes constants.
+                [&extended("SELECT 1")[..], &extended(CONSTANT), &sync()].concat(),
             ] {
                 let start = Instant::now();
                 wire.limit(Duration::from_secs(20))?;
