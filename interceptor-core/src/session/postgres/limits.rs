@@ -101,7 +101,7 @@ impl Session {
         let is_prepared = |expected: &Expected| {
             matches!(
                 expected,
-                Expected::Parse { .. } | Expected::Bind | Expected::Describe { .. }
+                Expected::Parse | Expected::Bind | Expected::Close | Expected::Describe { .. }
             )
         };
         self.expected.iter().position(|it| !is_prepared(it))
