@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::catalog::{CatalogError, Entry};
 use super::sessions::{Control, Controls, Membership};
 use super::wait::{readable, reset, some, try_read, try_write, until, writable};
-use super::{Shared, event, upstream};
+use super::{Shared, event, holding, upstream};
 use crate::approval::{Held, Request};
 use crate::audit::{AuditError, Pending, json};
 
@@ -200,7 +200,7 @@ impl Driver {
             let policy = Arc::clone(&self.policy.borrow_and_update());
             self.session.set_policy(policy);
         }
-        self.session.advance(self.shared.now());
+        holding::advance(&mut self.session, &mut self.held, self.shared.now());
         self.act();
         moved |= self.write_server() | self.write_client();
         self.show();
@@ -234,7 +234,7 @@ impl Driver {
             Ok(None) => false,
             Ok(Some(0)) => {
                 // What came before the end is for the client.
-                self.session.advance(self.shared.now());
+                holding::advance(&mut self.session, &mut self.held, self.shared.now());
                 self.session.handle_server_closed();
                 true
             }
@@ -491,7 +491,7 @@ impl Driver {
                 self.interrupting = None;
                 self.session.handle_interrupted();
             }
-            Woken::Control(Control::Cancel) => self.session.handle_cancel(),
+            Woken::Control(Control::Cancel) => holding::cancel(&mut self.session, &mut self.held),
             Woken::Control(Control::Kill(killing)) => {
                 self.killed = true;
                 self.connecting = None;

@@ -1,7 +1,7 @@
 //! The running gateway: from an accepted connection to a recorded end.
 //!
 //! It owns the life of sessions: [`accept`] takes connections, [`drive`] moves bytes, timers and
-//! answers between sockets and the core's machine, [`pass`] carries what is not understood,
+//! answers between sockets and the core's machine, [`holding`] tells who answered in time, [`pass`] carries what is not understood,
 //! [`sessions`] knows who is there, [`catalog`] reads what masks need, [`targets`] keeps the targets'
 //! addresses up to date, [`policy_watch`] and [`reload`] the policy, [`handover`] gives the gateway to another process. It must not know how a
 //! protocol's bytes look.
@@ -12,6 +12,7 @@ mod directory;
 mod drive;
 mod ending;
 mod handover;
+mod holding;
 mod in_use;
 mod pass;
 mod policy_watch;

@@ -123,19 +123,46 @@ fn bytes() -> Result<()> {
     )
 }
 
+const CONSTANT: &str = "SELECT busy(), pg_sleep(0)";
+
+/// It is computed when the command is bound.
+const BUSY: &str = "CREATE FUNCTION busy() RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
+    'BEGIN PERFORM pg_sleep(120); RETURN 1; END'";
+
 #[test]
 fn duration() -> Result<()> {
     with_gateway(
         "limit-duration",
         &limited("{duration: 1s}"),
         |world, gateway| {
+            world.postgres.directly(BUSY)?;
             let mut wire = log_in(world)?;
-            let start = Instant::now();
-            let replies = wire.query("SELECT pg_sleep(120)")?;
-            assert!(start.elapsed() < Duration::from_secs(20));
-            let (code, text) = error_of(&replies)?;
-            assert_eq!(code, "54000", "{text}");
-            assert!(text.contains("its limit is 1 s"), "{text}");
+            // As psql sends it; as drivers do, whose replies the server keeps until Sync; with more
+            // behind it.
+            let sleep = extended("SELECT pg_sleep(120)");
+            let more = [sync(), extended("SELECT 1")].concat();
+            for text in [
+                query("SELECT pg_sleep(120)"),
+                [&sleep[..], &sync()].concat(),
+                [&sleep[..], &more, &sync()].concat(),
+                [&extended("SELECT 1")[..], &sleep, &sync()].concat(),
+                [&extended("SELECT 1")[..], &query("SELECT pg_sleep(120)")].concat(),
+                // Planning computes constants.
+                [&extended("SELECT 1")[..], &extended(CONSTANT), &sync()].concat(),
+            ] {
+                let start = Instant::now();
+                wire.limit(Duration::from_secs(20))?;
+                wire.send(&text)?;
+                let replies = wire.until(b'Z')?;
+                assert!(start.elapsed() < Duration::from_secs(20));
+                let (code, text_of) = error_of(&replies)?;
+                assert_eq!(code, "54000", "{text_of}");
+                assert!(text_of.contains("its limit is 1 s"), "{text_of}");
+                if text.ends_with(&[&more[..], &sync()].concat()) {
+                    let next = wire.until(b'Z')?;
+                    assert!(next.iter().any(|reply| reply.tag == b'D'), "{next:?}");
+                }
+            }
             assert!(
                 wire.query("SELECT pg_sleep(0)")?
                     .iter()

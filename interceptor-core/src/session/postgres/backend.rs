@@ -439,7 +439,7 @@ impl Session {
             {
                 running.refusal.clone()
             }
-            _ => None,
+            _ => self.cut_in_preparation(),
         };
         let code = refusal
             .as_ref()

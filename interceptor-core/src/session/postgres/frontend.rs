@@ -375,8 +375,17 @@ impl Session {
                 // What it was bound to do it does only now.
                 self.foresee(&judged);
                 self.note_execution(&judged);
+                let is_timed = judged.is_timed();
                 let running = Running::new(judged, self.now_ns, None);
+                // The server keeps replies back until Sync: when this one begins and ends, it has
+                // to say.
+                if is_timed {
+                    encode::flush(&mut self.to_server);
+                }
                 self.pass(message, Some(Expected::Execute(running)));
+                if is_timed {
+                    encode::flush(&mut self.to_server);
+                }
             }
         }
         Ok(Taken::Done)

@@ -59,6 +59,12 @@ impl Judged {
         let obligations = self.decision.obligations.as_ref()?;
         (!obligations.limits.is_empty()).then_some(&obligations.limits)
     }
+
+    /// How long it may run is limited.
+    pub(super) fn is_timed(&self) -> bool {
+        self.limits()
+            .is_some_and(|limits| limits.duration.is_some())
+    }
 }
 
 impl Running {
@@ -87,6 +93,32 @@ impl Session {
             Some(Expected::Query(running) | Expected::Execute(running)) => Some(running),
             _ => None,
         }
+    }
+
+    /// What the server works on, as far as it can be timed: while it prepares a command whose Execute
+    /// it has, it computes that command's constants.
+    fn timed(&self) -> Option<usize> {
+        let is_prepared = |expected: &Expected| {
+            matches!(
+                expected,
+                Expected::Parse | Expected::Bind | Expected::Close | Expected::Describe { .. }
+            )
+        };
+        self.expected.iter().position(|it| !is_prepared(it))
+    }
+
+    fn timed_running(&mut self) -> Option<&mut Running> {
+        let index = self.timed()?;
+        match self.expected.get_mut(index) {
+            Some(Expected::Query(running) | Expected::Execute(running)) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// Why what was being prepared was stopped, if a limit is why.
+    pub(super) fn cut_in_preparation(&mut self) -> Option<ErrorText> {
+        let cut = self.timed_running()?.cut.take();
+        cut.map(|cut| cut.error)
     }
 
     /// What the server sends of rows now is thrown away.
@@ -131,7 +163,7 @@ impl Session {
     /// Stops what runs, as it met a limit.
     fn cut(&mut self, rule: &Arc<RuleReference>, limit: &str, dropped: bool) {
         let since_ns = self.now_ns;
-        let Some(running) = self.running() else {
+        let Some(running) = self.timed_running() else {
             return;
         };
         let message = format!(
@@ -162,7 +194,7 @@ impl Session {
     /// Stops what has run for too long, and ends the session of a target that does not stop.
     pub(super) fn keep_durations(&mut self) {
         let now_ns = self.now_ns;
-        let Some(running) = self.running() else {
+        let Some(running) = self.timed_running() else {
             return;
         };
         if let Some(cut) = &running.cut {
@@ -186,7 +218,8 @@ impl Session {
 
     /// When [`Self::keep_durations`] has something to do.
     pub(super) fn limit_deadline_ns(&self) -> Option<u64> {
-        let Some(Expected::Query(running) | Expected::Execute(running)) = self.expected.front()
+        let Some(Expected::Query(running) | Expected::Execute(running)) =
+            self.expected.get(self.timed()?)
         else {
             return None;
         };

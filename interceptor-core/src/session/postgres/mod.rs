@@ -386,9 +386,13 @@ impl Session {
     pub fn deadline_ns(&self) -> Option<u64> {
         let login = self.started_ns.saturating_add(STARTUP_NS_MAX);
         let login = (self.phase < Phase::Running).then_some(login);
-        let held = self.held.as_ref().map(|held| held.deadline_ns);
-        let stages = [login, held, self.limit_deadline_ns()];
+        let stages = [login, self.hold_deadline_ns(), self.limit_deadline_ns()];
         stages.into_iter().flatten().min()
+    }
+
+    /// When [`Self::advance`] ends the hold if nobody has answered, while there is one.
+    pub fn hold_deadline_ns(&self) -> Option<u64> {
+        self.held.as_ref().map(|held| held.deadline_ns)
     }
 
     /// Over: no more is read, and the server's side can be closed.

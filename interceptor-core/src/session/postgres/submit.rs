@@ -123,6 +123,10 @@ impl Session {
             self.loose_masks = Some(judged.masks.clone());
         }
         self.foresee(&judged);
+        // Replies to what came before it without Sync must not hide that it runs.
+        if judged.is_timed() && !self.expected.is_empty() {
+            encode::flush(&mut self.to_server);
+        }
         match pending.form {
             Form::Query => {
                 let running = Running::new(judged, self.now_ns, None);
