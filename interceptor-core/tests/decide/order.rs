@@ -322,3 +322,39 @@ fn tools_see_the_rules_in_their_order() {
         (4, 1, 0)
     );
 }
+
+#[test]
+fn a_rule_that_matches_in_doubt_takes_the_place_of_nothing_stricter() {
+    let person = "---\n{kind: Identity, name: alice, spec: {is: [{users: [alice]}]}}\n";
+    let decided = |user: &str, rules: &[(&str, &str)]| {
+        let rules = rules
+            .iter()
+            .map(|(name, spec)| format!("---\n{{kind: Rule, name: {name}, spec: {spec}}}\n"));
+        let snapshot = load(&format!("{TARGET}{person}{}", rules.collect::<String>()));
+        let subject = Subject {
+            user: user.into(),
+            ..subject()
+        };
+        let decision = decide(&snapshot, &subject, &facts(&["DELETE"], &[], &["orders"]));
+        let rule = decision.rule.map(|rule| rule.name.clone());
+        (decision.outcome.word(), rule.unwrap_or_default())
+    };
+    let asked = (
+        "ask-alice",
+        "{priority: 10, match: {persons: [alice]}, then: hold}",
+    );
+    let nobody = ("nobody", "{match: {}, then: deny}");
+    let anybody = ("anybody", "{priority: 5, match: {}, then: allow}");
+    let told = |word, rule: &str| (word, String::from(rule));
+    assert_eq!(
+        decided("alice", &[asked, nobody]),
+        told("hold", "ask-alice")
+    );
+    // Nobody knows who this is: it may not be alice.
+    assert_eq!(decided("app", &[asked, nobody]), told("deny", "nobody"));
+    // What is laxer does not come in either way.
+    assert_eq!(
+        decided("app", &[asked, anybody, nobody]),
+        told("hold", "ask-alice")
+    );
+}
