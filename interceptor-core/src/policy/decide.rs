@@ -121,7 +121,7 @@ pub(super) fn decide<'a>(
     scope: &Scope<'a>,
 ) -> Decision {
     let mut spoken = outcome(rules.clone(), lifters, scope);
-    if spoken.outcome.is_none() {
+    if spoken.certain.is_none() {
         by_default(lifters, scope, &mut spoken);
     }
     let obligations = obligations(rules, lifters, scope, &spoken);
@@ -220,7 +220,8 @@ fn outcome<'a>(
 /// What a grant or a bypass of a target's own action leaves.
 static ALLOWED: Outcome = Outcome::Allow;
 
-/// No rule speaks: the target's own action, if nothing lifts it.
+/// No rule speaks for certain: the target's own action, if nothing lifts it, and if it is stricter than
+/// what a rule says in doubt.
 fn by_default<'a>(lifters: &'a [Lifter], scope: &Scope<'a>, spoken: &mut Spoken<'a>) {
     let target = scope.target;
     let (action, reason) = match scope.input.facts.incomplete {
@@ -230,17 +231,30 @@ fn by_default<'a>(lifters: &'a [Lifter], scope: &Scope<'a>, spoken: &mut Spoken<
             (action, format!("{} ({why})", action.reason).into())
         }
     };
-    (spoken.outcome, spoken.reason) = (Some(&action.outcome), reason);
-    if action.outcome == Outcome::Allow {
+    let in_doubt = spoken.outcome.map(Outcome::strictness);
+    if in_doubt.is_some_and(|said| said >= action.outcome.strictness()) {
         return;
     }
     let holds = matches!(action.outcome, Outcome::Hold(_));
     let liftable = Liftable { rule: None, holds };
-    if let Some(lifter) = lift::find(lifters, liftable, scope) {
-        spoken.lift.get_or_insert((lifter, DEFAULT_RULE));
-        spoken.outcome = Some(&ALLOWED);
-        spoken.reason = lifted_reason(lifter);
-    }
+    let restricts = action.outcome != Outcome::Allow;
+    let lifter = restricts
+        .then(|| lift::find(lifters, liftable, scope))
+        .flatten();
+    let said = (&action.outcome, reason);
+    let said = match lifter {
+        Some(lifter) => {
+            spoken.lift.get_or_insert((lifter, DEFAULT_RULE));
+            // What holds in doubt stays.
+            if in_doubt.is_some() {
+                return;
+            }
+            (&ALLOWED, lifted_reason(lifter))
+        }
+        None => said,
+    };
+    (spoken.rule, spoken.plan) = (None, None);
+    (spoken.outcome, spoken.reason) = (Some(said.0), said.1);
 }
 
 fn lifted_reason(lifter: &Lifter) -> Arc<str> {

@@ -358,3 +358,20 @@ fn a_rule_that_matches_in_doubt_takes_the_place_of_nothing_stricter() {
         told("hold", "ask-alice")
     );
 }
+
+#[test]
+fn a_rule_that_matches_in_doubt_does_not_take_the_place_of_a_stricter_default() {
+    let text = format!(
+        "{}  default: deny\n---\n{{kind: Rule, name: ask, spec: {{match: {{writes: [public.orders]}}, then: hold}}}}\n",
+        TARGET
+    );
+    let snapshot = load(&text);
+    let decided = |table| {
+        let decision = decide(&snapshot, &subject(), &facts(&["DELETE"], &[], &[table]));
+        (decision.outcome.word(), decision.rule.is_some())
+    };
+    assert_eq!(decided("public.orders"), ("hold", true));
+    assert_eq!(decided("other.orders"), ("deny", false));
+    // Which of the two it is, the session's search_path decides.
+    assert_eq!(decided("orders"), ("deny", false));
+}
