@@ -48,7 +48,14 @@ pub(super) enum Standing<'a> {
     Counts,
 }
 
+/// Priority and strictness: the order in which rules speak.
+type Rank = (Reverse<i16>, Reverse<Option<u8>>);
+
 impl Rule {
+    fn rank(&self) -> Rank {
+        (Reverse(self.priority), Reverse(self.strictness()))
+    }
+
     fn strictness(&self) -> Option<u8> {
         self.action
             .as_ref()
@@ -66,9 +73,8 @@ impl Rule {
 
     /// The order in which [`decide`] reads rules.
     pub(super) fn order(&self, other: &Self) -> Ordering {
-        let rank = |rule: &Self| (Reverse(rule.priority), Reverse(rule.strictness()));
-        rank(self)
-            .cmp(&rank(other))
+        self.rank()
+            .cmp(&other.rank())
             .then_with(|| self.reference.name.cmp(&other.reference.name))
     }
 
@@ -115,7 +121,7 @@ pub(super) fn decide<'a>(
     scope: &Scope<'a>,
 ) -> Decision {
     let mut spoken = outcome(rules.clone(), lifters, scope);
-    if spoken.outcome.is_none() {
+    if spoken.certain.is_none() {
         by_default(lifters, scope, &mut spoken);
     }
     let obligations = obligations(rules, lifters, scope, &spoken);
@@ -128,7 +134,7 @@ pub(super) fn decide<'a>(
         },
         rule: spoken.rule.map(|rule| Arc::clone(&rule.reference)),
         reason: spoken.reason,
-        lift: spoken
+        lift: obligations
             .lift
             .map(|(lifter, rule)| Box::new(lift_of(lifter, rule))),
         obligations: obligations.shared,
@@ -152,6 +158,30 @@ struct Spoken<'a> {
     reason: Arc<str>,
     /// The strictest that was lifted, of those that would have spoken.
     lift: Option<(&'a Lifter, &'a str)>,
+    /// The rank of the first rule that matches for certain.
+    certain: Option<Rank>,
+}
+
+impl<'a> Spoken<'a> {
+    /// One more rule counts.
+    fn hear(&mut self, rule: &'a Rule, action: &'a Action, scope: &Scope<'_>) {
+        let said = self.outcome.map(Outcome::strictness);
+        if said.is_none_or(|said| said < action.outcome.strictness()) {
+            self.rule = Some(rule);
+            self.outcome = Some(&action.outcome);
+            self.reason = Arc::clone(&action.reason);
+            self.plan = None;
+        } else if let (Outcome::Hold(other), Some(Outcome::Hold(plan))) =
+            (&action.outcome, self.outcome)
+            && self.rule.is_some_and(|first| first.rank() == rule.rank())
+        {
+            let so_far = self.plan.as_ref().unwrap_or(plan);
+            self.plan = Some(so_far.and(other));
+        }
+        if self.certain.is_none() && rule.conditions.match_all(scope, Doubt::Differs) {
+            self.certain = Some(rule.rank());
+        }
+    }
 }
 
 fn outcome<'a>(
@@ -165,15 +195,15 @@ fn outcome<'a>(
         plan: None,
         reason: Arc::default(),
         lift: None,
+        certain: None,
     };
     for rule in rules {
         let Some(action) = &rule.action else {
             continue;
         };
-        // After the first that speaks, only other holds of its priority have a say.
-        if let Some(first) = spoken.rule
-            && (rule.priority != first.priority || rule.strictness() != first.strictness())
-        {
+        // After the first that matches for certain, only other holds of its rank have a say. One that
+        // matches in doubt may not take the place of what is stricter.
+        if spoken.certain.is_some_and(|rank| rank != rule.rank()) {
             break;
         }
         match rule.standing(lifters, scope) {
@@ -181,21 +211,7 @@ fn outcome<'a>(
             Standing::Lifted(lifter) => {
                 spoken.lift.get_or_insert((lifter, &rule.reference.name));
             }
-            Standing::Counts => match (&action.outcome, spoken.outcome) {
-                (outcome, None) => {
-                    spoken.rule = Some(rule);
-                    spoken.outcome = Some(outcome);
-                    spoken.reason = Arc::clone(&action.reason);
-                    if !matches!(outcome, Outcome::Hold(_)) {
-                        break;
-                    }
-                }
-                (Outcome::Hold(other), Some(Outcome::Hold(plan))) => {
-                    let so_far = spoken.plan.as_ref().unwrap_or(plan);
-                    spoken.plan = Some(so_far.and(other));
-                }
-                _ => {}
-            },
+            Standing::Counts => spoken.hear(rule, action, scope),
         }
     }
     spoken
@@ -204,7 +220,8 @@ fn outcome<'a>(
 /// What a grant or a bypass of a target's own action leaves.
 static ALLOWED: Outcome = Outcome::Allow;
 
-/// No rule speaks: the target's own action, if nothing lifts it.
+/// No rule speaks for certain: the target's own action, if nothing lifts it, and if it is stricter than
+/// what a rule says in doubt.
 fn by_default<'a>(lifters: &'a [Lifter], scope: &Scope<'a>, spoken: &mut Spoken<'a>) {
     let target = scope.target;
     let (action, reason) = match scope.input.facts.incomplete {
@@ -214,17 +231,30 @@ fn by_default<'a>(lifters: &'a [Lifter], scope: &Scope<'a>, spoken: &mut Spoken<
             (action, format!("{} ({why})", action.reason).into())
         }
     };
-    (spoken.outcome, spoken.reason) = (Some(&action.outcome), reason);
-    if action.outcome == Outcome::Allow {
+    let in_doubt = spoken.outcome.map(Outcome::strictness);
+    if in_doubt.is_some_and(|said| said >= action.outcome.strictness()) {
         return;
     }
     let holds = matches!(action.outcome, Outcome::Hold(_));
     let liftable = Liftable { rule: None, holds };
-    if let Some(lifter) = lift::find(lifters, liftable, scope) {
-        spoken.lift.get_or_insert((lifter, DEFAULT_RULE));
-        spoken.outcome = Some(&ALLOWED);
-        spoken.reason = lifted_reason(lifter);
-    }
+    let restricts = action.outcome != Outcome::Allow;
+    let lifter = restricts
+        .then(|| lift::find(lifters, liftable, scope))
+        .flatten();
+    let said = (&action.outcome, reason);
+    let said = match lifter {
+        Some(lifter) => {
+            spoken.lift.get_or_insert((lifter, DEFAULT_RULE));
+            // What holds in doubt stays.
+            if in_doubt.is_some() {
+                return;
+            }
+            (&ALLOWED, lifted_reason(lifter))
+        }
+        None => said,
+    };
+    (spoken.rule, spoken.plan) = (None, None);
+    (spoken.outcome, spoken.reason) = (Some(said.0), said.1);
 }
 
 fn lifted_reason(lifter: &Lifter) -> Arc<str> {
@@ -244,10 +274,12 @@ fn lift_of(lifter: &Lifter, rule: &str) -> Lift {
 }
 
 /// What a command is bound to.
-struct Bound {
+struct Bound<'a> {
     shared: Option<Arc<Obligations>>,
     /// The first rule that lets nothing be written.
     read_only: Option<Arc<RuleReference>>,
+    /// The first that does not count, where no outcome was lifted.
+    lift: Option<(&'a Lifter, &'a str)>,
 }
 
 /// What all rules that match ask for, whatever their priority, and who should know of a grant.
@@ -255,19 +287,25 @@ fn obligations<'a>(
     rules: impl Iterator<Item = &'a Rule>,
     lifters: &'a [Lifter],
     scope: &Scope<'_>,
-    spoken: &Spoken<'_>,
-) -> Bound {
+    spoken: &Spoken<'a>,
+) -> Bound<'a> {
     let mut bound = Bound {
         shared: None,
         read_only: None,
+        lift: spoken.lift,
     };
     let mut mask_lists = 0;
     for rule in rules {
         let Some(asked) = &rule.obligations else {
             continue;
         };
-        if !matches!(rule.obliges(lifters, scope), Standing::Counts) {
-            continue;
+        match rule.obliges(lifters, scope) {
+            Standing::Counts => {}
+            Standing::Out => continue,
+            Standing::Lifted(lifter) => {
+                bound.lift.get_or_insert((lifter, &rule.reference.name));
+                continue;
+            }
         }
         if asked.alone.read_only && bound.read_only.is_none() {
             bound.read_only = Some(Arc::clone(&rule.reference));
@@ -285,7 +323,7 @@ fn obligations<'a>(
         Arc::make_mut(all).masks =
             Some(Arc::clone(scope.target.masks_by_rule.combined(mask_lists)));
     }
-    if let Some((lifter, _)) = spoken.lift
+    if let Some((lifter, _)) = bound.lift
         && !lifter.notify.is_empty()
     {
         let all = Arc::make_mut(bound.shared.get_or_insert_default());

@@ -167,7 +167,9 @@ fn explain_rule(
             }
             match &decision.rule {
                 Some(first) => format!("the rule {} comes before it", first.name),
-                None => String::new(),
+                None => String::from(
+                    "it matches in doubt, and what the target does by itself is stricter",
+                ),
             }
         }
         (None, Standing::Counts) => String::new(),

@@ -61,7 +61,8 @@ pub(super) struct Collector {
     schema: Option<Box<str>>,
     name: Box<str>,
     alias: Option<Box<str>>,
-    functions_open: Vec<String>,
+    /// The parts of the names of the calls that are being read.
+    functions_open: Vec<Vec<Box<str>>>,
     /// The parts of the column's name that is being read.
     column: Vec<Box<str>>,
     /// It ends in a `*`.
@@ -174,9 +175,13 @@ impl Collector {
     }
 
     fn function_ends(&mut self) {
-        if let Some(function) = self.functions_open.pop()
-            && !self.references.functions.contains(&function)
-        {
+        if let Some(parts) = self.functions_open.pop() {
+            self.calls(function_name(&parts));
+        }
+    }
+
+    fn calls(&mut self, function: String) {
+        if !self.references.functions.contains(&function) {
             self.references.functions.push(function);
         }
     }
@@ -184,9 +189,13 @@ impl Collector {
     /// Inside the arguments of `count`, which tells how many there are and not what they are. A
     /// call's name comes before its arguments in the tree, so it is complete by then.
     fn counted(&self) -> bool {
-        self.functions_open
-            .iter()
-            .any(|function| function == "count" || function == "pg_catalog.count")
+        let counts = |parts: &Vec<Box<str>>| match parts.split_last() {
+            Some((name, before)) => {
+                &**name == "count" && before.last().is_none_or(|schema| &**schema == "pg_catalog")
+            }
+            None => false,
+        };
+        self.functions_open.iter().any(counts)
     }
 
     /// A name for a row of one of the relations, whichever.
@@ -218,7 +227,7 @@ impl Visitor for Collector {
         self.columns.enter(node);
         match node {
             "RangeVar" => (self.schema, self.alias, self.renames) = (None, None, false),
-            "FuncCall" => self.functions_open.push(String::new()),
+            "FuncCall" => self.functions_open.push(Vec::new()),
             "ColumnRef" => {
                 self.column.clear();
                 self.column_star = false;
@@ -278,13 +287,12 @@ impl Visitor for Collector {
             }
             ("String", "sval") => match before.last().map(|step| (step.node, step.field)) {
                 Some(("FuncCall", "funcname")) => {
-                    if let Some(function) = self.functions_open.last_mut() {
-                        if !function.is_empty() {
-                            function.push('.');
-                        }
-                        function.push_str(value);
+                    if let Some(parts) = self.functions_open.last_mut() {
+                        parts.push(value.into());
                     }
                 }
+                // `(value).f` is a part of the value, or calls the function `f` on it.
+                Some(("AIndirection", "indirection")) => self.calls(function_name(&[value.into()])),
                 Some(("ColumnRef", "fields")) => self.column.push(value.into()),
                 Some(("Alias", "colnames")) => {
                     self.derived_from = true;
@@ -336,6 +344,23 @@ fn sets_column(before: &[Step]) -> bool {
     before
         .last()
         .is_some_and(|step| (step.node, step.field) == ("UpdateStmt", "target_list"))
+}
+
+/// `schema.name` or `name`, from `[database.][schema.]name`: the server takes no database but its own. A
+/// part with a dot in it stays in quotes, so that it is not taken for two.
+fn function_name(parts: &[Box<str>]) -> String {
+    let last_two = parts.get(parts.len().saturating_sub(2)..).unwrap_or(parts);
+    let mut name = String::new();
+    for part in last_two {
+        if !name.is_empty() {
+            name.push('.');
+        }
+        match part.contains('.') {
+            true => name.extend(["\"", part, "\""]),
+            false => name.push_str(part),
+        }
+    }
+    name
 }
 
 /// A relation from the parts of a name, as DROP lists them: `[catalog,] [schema,] name`.

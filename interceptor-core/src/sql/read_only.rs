@@ -96,6 +96,10 @@ impl Visitor for Finder {
                     name.push_str(value);
                 }
             }
+            // `(5).lo_unlink` calls it.
+            (("String", "sval"), Some(("AIndirection", "indirection"))) => {
+                self.lifts |= WRITING.contains(&value);
+            }
             (("String", "sval"), _) => self.lifts |= self.sets(1) && is_setting(value),
             _ => {}
         }
@@ -150,6 +154,7 @@ mod tests {
             "explain analyze select set_config($1, 'off', false)",
             "select 1; begin read write",
             "select lo_unlink(5)",
+            "select (5::oid).lo_unlink",
             "not a statement",
         ] {
             assert!(lifts_read_only(text), "{text}");

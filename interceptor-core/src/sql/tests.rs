@@ -333,3 +333,37 @@ fn another_name_moves_all_columns() {
         assert!(!analyze(text).unwrap().lineage.moves(), "{text}");
     }
 }
+
+#[test]
+fn functions_are_found_in_the_notation_of_a_part() {
+    for text in [
+        "select ('/etc/passwd').pg_read_file",
+        "select (array['/etc/passwd'])[1].pg_read_file",
+        "select ((select a from t)).pg_read_file from t",
+        "explain analyze select ('/etc/passwd'::text).pg_read_file",
+        "select ('select to_tsvector(password) from customers'::text).ts_stat",
+        "delete from t where a = ('select 1'::text).dblink_exec",
+    ] {
+        assert!(facts(text).incomplete.is_some(), "{text}");
+    }
+    assert_eq!(
+        facts("select (a).f, lower(b) from t").functions,
+        ["f", "lower"]
+    );
+    assert_eq!(facts("select (a)[1] from t").functions, [""; 0]);
+}
+
+#[test]
+fn a_name_of_a_function_has_two_parts_at_most() {
+    for (text, name) in [
+        ("select shop.pg_catalog.lower('A')", "pg_catalog.lower"),
+        ("select \"a.b\".s.f()", "s.f"),
+        // One name with a dot in it is not a name in that schema.
+        ("select \"pg_catalog.lower\"('A')", "\"pg_catalog.lower\""),
+    ] {
+        assert_eq!(facts(text).functions, [name], "{text}");
+    }
+    let counted = |text: &str| analyze(text).unwrap().lineage.whole.columns.is_empty();
+    assert!(counted("select shop.pg_catalog.count(a) from t"));
+    assert!(!counted("select \"pg_catalog.count\"(a) from t"));
+}

@@ -268,6 +268,20 @@ fn a_grant_lifts_what_is_asked_for_and_a_bypass_does_not() {
 }
 
 #[test]
+fn a_grant_that_lifts_no_outcome_is_on_record_as_well() {
+    let snapshot = load(&format!(
+        "{TARGET}---\n{{kind: ApproverGroup, name: dba, spec: {{uids: [1]}}}}\n\
+         ---\n{{kind: Rule, name: r, spec: {{match: {{}}, then: {{readOnly: true}}}}}}\n\
+         ---\n{{kind: Grant, name: g, spec: {{match: {{users: [app]}}, lifts: [r], notify: [dba], until: 2099-01-01T00:00:00Z, reason: why}}}}\n"
+    ));
+    let decision = decide(&snapshot, &subject(), &facts(&["INSERT"], &[], &["orders"]));
+    assert_eq!(decision.outcome.word(), "allow");
+    let lift = decision.lift.unwrap();
+    assert_eq!((lift.by.name.as_str(), &*lift.rule), ("g", "r"));
+    assert_eq!(decision.obligations.unwrap().notify[0].0.name, "g");
+}
+
+#[test]
 fn a_session_knows_what_holds_for_all_of_it() {
     let session = |spec: &str, more: &str| {
         let snapshot = load(&format!(

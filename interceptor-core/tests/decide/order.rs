@@ -322,3 +322,56 @@ fn tools_see_the_rules_in_their_order() {
         (4, 1, 0)
     );
 }
+
+#[test]
+fn a_rule_that_matches_in_doubt_takes_the_place_of_nothing_stricter() {
+    let person = "---\n{kind: Identity, name: alice, spec: {is: [{users: [alice]}]}}\n";
+    let decided = |user: &str, rules: &[(&str, &str)]| {
+        let rules = rules
+            .iter()
+            .map(|(name, spec)| format!("---\n{{kind: Rule, name: {name}, spec: {spec}}}\n"));
+        let snapshot = load(&format!("{TARGET}{person}{}", rules.collect::<String>()));
+        let subject = Subject {
+            user: user.into(),
+            ..subject()
+        };
+        let decision = decide(&snapshot, &subject, &facts(&["DELETE"], &[], &["orders"]));
+        let rule = decision.rule.map(|rule| rule.name.clone());
+        (decision.outcome.word(), rule.unwrap_or_default())
+    };
+    let asked = (
+        "ask-alice",
+        "{priority: 10, match: {persons: [alice]}, then: hold}",
+    );
+    let nobody = ("nobody", "{match: {}, then: deny}");
+    let anybody = ("anybody", "{priority: 5, match: {}, then: allow}");
+    let told = |word, rule: &str| (word, String::from(rule));
+    assert_eq!(
+        decided("alice", &[asked, nobody]),
+        told("hold", "ask-alice")
+    );
+    // Nobody knows who this is: it may not be alice.
+    assert_eq!(decided("app", &[asked, nobody]), told("deny", "nobody"));
+    // What is laxer does not come in either way.
+    assert_eq!(
+        decided("app", &[asked, anybody, nobody]),
+        told("hold", "ask-alice")
+    );
+}
+
+#[test]
+fn a_rule_that_matches_in_doubt_does_not_take_the_place_of_a_stricter_default() {
+    let text = format!(
+        "{}  default: deny\n---\n{{kind: Rule, name: ask, spec: {{match: {{writes: [public.orders]}}, then: hold}}}}\n",
+        TARGET
+    );
+    let snapshot = load(&text);
+    let decided = |table| {
+        let decision = decide(&snapshot, &subject(), &facts(&["DELETE"], &[], &[table]));
+        (decision.outcome.word(), decision.rule.is_some())
+    };
+    assert_eq!(decided("public.orders"), ("hold", true));
+    assert_eq!(decided("other.orders"), ("deny", false));
+    // Which of the two it is, the session's search_path decides.
+    assert_eq!(decided("orders"), ("deny", false));
+}

@@ -219,6 +219,22 @@ fn decides_instead(by: &Rule, rule: &Rule) -> bool {
         // In doubt what allows does not speak, and what restricts does.
         return false;
     }
+    // One that matches in doubt takes the place of nothing stricter.
+    let strictness = |rule: &Rule| rule.action.as_ref().map(|one| one.outcome.strictness());
+    let certain = |one: &Condition| {
+        matches!(
+            one,
+            Condition::Targets(_)
+                | Condition::Statements(_)
+                | Condition::ClientNetworks(_)
+                | Condition::NoWhere(_)
+                | Condition::Incomplete(_)
+                | Condition::Times(_)
+        )
+    };
+    if strictness(by) < strictness(rule) && !by.conditions.0.iter().all(certain) {
+        return false;
+    }
     subset::is_within(&rule.conditions, &by.conditions)
 }
 

@@ -361,7 +361,10 @@ impl Provenance {
             Some(own) if own.columns.is_empty() && !own.star => own,
             _ => &lineage.whole,
         };
-        if self.calls_unknown(references) {
+        let calls_on_row = |(row, name): &(Box<str>, Box<str>)| {
+            !self.is_trusted(name) && self.may_call(row, name, lineage, facts)
+        };
+        if self.calls_unknown(references) || references.qualified.iter().any(calls_on_row) {
             return Some(Method::Full);
         }
         let method = self.carried(references, lineage, facts)?;

@@ -174,3 +174,17 @@ fn what_only_explains_sets_nothing() {
         ("select a from t; update u set b = 1", "t.a", "u.b"),
     ]);
 }
+
+#[test]
+fn whole_rows_are_read_by_functions_in_the_notation_of_a_column() {
+    for function in [
+        "concat",
+        "json_build_array",
+        "record_send",
+        "any_value",
+        "to_jsonb",
+    ] {
+        let read = columns(&std::format!("select c.{function} from customers c")).0;
+        assert!(read.contains("customers.*"), "{function}: {read}");
+    }
+}
