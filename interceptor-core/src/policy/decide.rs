@@ -223,38 +223,39 @@ static ALLOWED: Outcome = Outcome::Allow;
 /// No rule speaks for certain: the target's own action, if nothing lifts it, and if it is stricter than
 /// what a rule says in doubt.
 fn by_default<'a>(lifters: &'a [Lifter], scope: &Scope<'a>, spoken: &mut Spoken<'a>) {
-    let target = scope.target;
-    let (action, reason) = match scope.input.facts.incomplete {
-        None => (&target.default, Arc::clone(&target.default.reason)),
-        Some(why) => {
-            let action = &target.incomplete;
-            (action, format!("{} ({why})", action.reason).into())
-        }
+    let incomplete = scope.input.facts.incomplete;
+    let action = match incomplete {
+        None => &scope.target.default,
+        Some(_) => &scope.target.incomplete,
     };
     let in_doubt = spoken.outcome.map(Outcome::strictness);
     if in_doubt.is_some_and(|said| said >= action.outcome.strictness()) {
         return;
     }
-    let holds = matches!(action.outcome, Outcome::Hold(_));
-    let liftable = Liftable { rule: None, holds };
-    let restricts = action.outcome != Outcome::Allow;
-    let lifter = restricts
-        .then(|| lift::find(lifters, liftable, scope))
-        .flatten();
-    let said = (&action.outcome, reason);
-    let said = match lifter {
-        Some(lifter) => {
-            spoken.lift.get_or_insert((lifter, DEFAULT_RULE));
-            // What holds in doubt stays.
-            if in_doubt.is_some() {
-                return;
-            }
-            (&ALLOWED, lifted_reason(lifter))
-        }
-        None => said,
+    let liftable = Liftable {
+        rule: None,
+        holds: matches!(action.outcome, Outcome::Hold(_)),
     };
+    let lifter = match action.outcome {
+        Outcome::Allow => None,
+        _ => lift::find(lifters, liftable, scope),
+    };
+    if let Some(lifter) = lifter {
+        spoken.lift.get_or_insert((lifter, DEFAULT_RULE));
+        // What holds in doubt stays.
+        if in_doubt.is_some() {
+            return;
+        }
+    }
     (spoken.rule, spoken.plan) = (None, None);
-    (spoken.outcome, spoken.reason) = (Some(said.0), said.1);
+    (spoken.outcome, spoken.reason) = match (lifter, incomplete) {
+        (Some(lifter), _) => (Some(&ALLOWED), lifted_reason(lifter)),
+        (None, None) => (Some(&action.outcome), Arc::clone(&action.reason)),
+        (None, Some(why)) => {
+            let reason = format!("{} ({why})", action.reason).into();
+            (Some(&action.outcome), reason)
+        }
+    };
 }
 
 fn lifted_reason(lifter: &Lifter) -> Arc<str> {
