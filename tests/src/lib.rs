@@ -30,4 +30,6 @@ pub use dns::Dns;
 pub use gateway::Gateway;
 pub use process::{Finished, Running, wait_until};
 pub use psql::Psql;
-pub use world::{From, World, with_gateway, with_own_binary, with_world};
+pub use world::{
+    From, World, with_gateway, with_gateway_of, with_own_binary, with_world, with_world_of,
+};

@@ -1,4 +1,6 @@
 //! A real PostgreSQL of its own: initialised once per version, copied for each world.
+//!
+//! There are two versions: Debian's, and a newer one from npm.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -7,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -29,6 +31,41 @@ const SAMPLE: &str = include_str!("../sql/shop.sql");
 /// The configuration that Vagrant's target has too.
 const SETTINGS: &str = include_str!("../../vagrant/postgresql.conf");
 const ACCESS: &str = include_str!("../../vagrant/pg_hba.conf");
+
+/// Where `cargo xtask setup` puts PostgreSQL 18: in reach of [`ACCOUNT`].
+pub const EIGHTEEN: &str = "/var/cache/interceptor/postgresql-18";
+
+/// Which PostgreSQL the target runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// The newest that Debian has installed: 15 on Debian 12.
+    #[default]
+    Debian,
+    /// 18, which has protocol 3.2 and direct TLS.
+    Eighteen,
+}
+
+impl Version {
+    /// The path of one of the server's own programs: `postgres`, `initdb`.
+    pub fn program(self, name: &str) -> Result<String> {
+        if self == Self::Debian {
+            return program(name);
+        }
+        let file = Path::new(EIGHTEEN).join("bin").join(name);
+        ensure!(
+            file.exists(),
+            "PostgreSQL 18 has no {}; run `cargo xtask setup`",
+            file.display()
+        );
+        Ok(file.to_string_lossy().into_owned())
+    }
+
+    fn text(self) -> Result<String> {
+        let mut command = Command::new(self.program("postgres")?);
+        command.arg("--version");
+        run(command, Duration::from_secs(10))?.success()
+    }
+}
 
 /// How the names of templates begin, and the lock that whoever makes or removes one holds.
 const TEMPLATE: &str = "template-";
@@ -56,13 +93,14 @@ impl Postgres {
         namespace: &Namespace,
         cgroup: &Cgroup,
         template: &Path,
+        version: Version,
     ) -> Result<Self> {
         let data = data_in(directory);
         let mut copy = process::command("cp", None, Some(cgroup), None)?;
         copy.args(["-a", "--reflink=auto"]).arg(template).arg(&data);
         run(copy, Duration::from_secs(60))?.success()?;
         let postgres = process::command(
-            &program("postgres")?,
+            &version.program("postgres")?,
             Some(namespace),
             Some(cgroup),
             Some(ACCOUNT),
@@ -162,10 +200,9 @@ pub(crate) fn shut_down(directory: &Path, cgroup: &Path) {
 }
 
 /// The initialised data directory with the sample database, made at most once per version.
-pub(crate) fn template(cache: &Path) -> Result<PathBuf> {
-    let version = run(version_command()?, Duration::from_secs(10))?.success()?;
+pub(crate) fn template(cache: &Path, version: Version) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
-    (version, SAMPLE, SETTINGS, ACCESS).hash(&mut hasher);
+    (version.text()?, SAMPLE, SETTINGS, ACCESS).hash(&mut hasher);
     let template = cache.join(format!("{TEMPLATE}{:016x}", hasher.finish()));
 
     let lock = File::create(cache.join(LOCK))?;
@@ -179,7 +216,7 @@ pub(crate) fn template(cache: &Path) -> Result<PathBuf> {
     }
     fs::create_dir(&scratch)?;
     crate::world::give_to(&scratch, ACCOUNT)?;
-    initialise(&scratch).context("cannot make the PostgreSQL template")?;
+    initialise(&scratch, version).context("cannot make the PostgreSQL template")?;
     fs::rename(data_in(&scratch), &template)?;
     fs::remove_dir_all(&scratch)?;
     Ok(template)
@@ -204,8 +241,8 @@ pub(crate) fn remove_templates(cache: &Path) -> Result<()> {
     Ok(())
 }
 
-fn initialise(scratch: &Path) -> Result<()> {
-    let mut initdb = process::command(&program("initdb")?, None, None, Some(ACCOUNT))?;
+fn initialise(scratch: &Path, version: Version) -> Result<()> {
+    let mut initdb = process::command(&version.program("initdb")?, None, None, Some(ACCOUNT))?;
     initdb
         .args(["--auth=scram-sha-256", "--auth-local=peer", "--no-sync"])
         .args(["--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"])
@@ -218,7 +255,7 @@ fn initialise(scratch: &Path) -> Result<()> {
     fs::write(data.join("postgresql.conf"), defaults + SETTINGS)?;
     fs::write(data.join("pg_hba.conf"), ACCESS)?;
 
-    let postgres = process::command(&program("postgres")?, None, None, Some(ACCOUNT))?;
+    let postgres = process::command(&version.program("postgres")?, None, None, Some(ACCOUNT))?;
     // No network yet, and every write durable: this is copied again and again.
     let options = ["-c", "listen_addresses=", "-c", "fsync=on"];
     let server = Postgres::launch(scratch, postgres, &options)?;
@@ -236,12 +273,6 @@ pub fn endpoint(address: IpAddr) -> String {
 
 fn data_in(directory: &Path) -> PathBuf {
     directory.join("data")
-}
-
-fn version_command() -> Result<Command> {
-    let mut command = Command::new(program("postgres")?);
-    command.arg("--version");
-    Ok(command)
 }
 
 /// Debian keeps the server's programs out of PATH, one directory per major version.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::postgres::{ACCOUNT, DATABASE, PORT, password};
+use crate::postgres::{ACCOUNT, DATABASE, EIGHTEEN, PORT, password};
 use crate::process::{Finished, Running};
 use crate::world::{From, TARGET_V4, World};
 
@@ -24,6 +24,7 @@ pub struct Psql<'w> {
     user: String,
     account: Option<String>,
     options: Vec<String>,
+    settings: Vec<(String, String)>,
     limit: Duration,
 }
 
@@ -36,6 +37,7 @@ impl<'w> Psql<'w> {
             user: "alice".to_owned(),
             account: None,
             options: Vec::new(),
+            settings: Vec::new(),
             limit: Duration::from_secs(30),
         }
     }
@@ -59,6 +61,21 @@ impl<'w> Psql<'w> {
     pub fn account(mut self, name: &str) -> Self {
         self.account = Some(name.to_owned());
         self
+    }
+
+    /// Sets a variable of its environment, such as libpq's `PGSSLMODE`.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs with the libpq of PostgreSQL 18 and insists on this version of the protocol.
+    #[must_use]
+    pub fn speaking(self, protocol: &str) -> Self {
+        self.setting("LD_LIBRARY_PATH", &format!("{EIGHTEEN}/lib"))
+            .setting("PGMINPROTOCOLVERSION", protocol)
+            .setting("PGMAXPROTOCOLVERSION", protocol)
     }
 
     /// Adds an option of psql.
@@ -107,6 +124,7 @@ impl<'w> Psql<'w> {
             .args(&self.options)
             .env("PGPASSWORD", password(&self.user))
             .env("PGCONNECT_TIMEOUT", "10")
+            .envs(self.settings.iter().cloned())
             .current_dir("/");
         Ok(command)
     }

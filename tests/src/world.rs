@@ -15,7 +15,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::gateway::{self, Gateway};
 use crate::interrupt;
 use crate::netns::{self, Namespace};
-use crate::postgres::{self, Postgres};
+use crate::postgres::{self, Postgres, Version};
 use crate::process::{self, Running, wait_until};
 use crate::psql::Psql;
 
@@ -71,11 +71,16 @@ pub struct World {
 impl World {
     /// Builds the world `name`, after sweeping away what an earlier one of that name left.
     pub fn new(name: &str) -> Result<Self> {
-        Self::new_within(name, Duration::ZERO)
+        Self::new_with(name, Version::default())
+    }
+
+    /// The same, with this PostgreSQL at the target.
+    pub fn new_with(name: &str, version: Version) -> Result<Self> {
+        Self::new_within(name, version, Duration::ZERO)
     }
 
     /// The same, but waits up to `limit` for another run that uses it.
-    fn new_within(name: &str, limit: Duration) -> Result<Self> {
+    fn new_within(name: &str, version: Version, limit: Duration) -> Result<Self> {
         check_name(name)?;
         ensure!(
             geteuid().is_root(),
@@ -83,7 +88,7 @@ impl World {
         );
         let lock = take_lock(name, limit)?;
         sweep(name)?;
-        match Self::build(name, lock) {
+        match Self::build(name, version, lock) {
             Ok(world) => Ok(world),
             Err(error) => {
                 sweep(name).context("and the clean-up failed as well")?;
@@ -92,12 +97,12 @@ impl World {
         }
     }
 
-    fn build(name: &str, lock: UnixListener) -> Result<Self> {
+    fn build(name: &str, version: Version, lock: UnixListener) -> Result<Self> {
         let directory = directory_of(name);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         // From now on `remove_cache` leaves the template alone.
-        let template = postgres::template(Path::new(ROOT))?;
+        let template = postgres::template(Path::new(ROOT), version)?;
         let database = directory.join("postgres");
         fs::create_dir(&database)?;
         give_to(&database, postgres::ACCOUNT)?;
@@ -112,7 +117,7 @@ impl World {
         let watched = Cgroup::create(&format!("icpt-{name}"))?;
         let outside = Cgroup::create(&format!("icpt-{name}-outside"))?;
         Ok(Self {
-            postgres: Postgres::start(&database, &target, &outside, &template)?,
+            postgres: Postgres::start(&database, &target, &outside, &template, version)?,
             name: name.to_owned(),
             client,
             gateway,
@@ -238,8 +243,17 @@ impl Drop for World {
 
 /// Builds a world for `test`; on failure shows what the gateway and the target logged.
 pub fn with_world(name: &str, test: impl FnOnce(&World) -> Result<()>) -> Result<()> {
+    with_world_of(Version::default(), name, test)
+}
+
+/// The same, with this PostgreSQL at the target.
+pub fn with_world_of(
+    version: Version,
+    name: &str,
+    test: impl FnOnce(&World) -> Result<()>,
+) -> Result<()> {
     // Another clone on this machine may run the same test: they take turns.
-    let world = World::new_within(name, TURN_LIMIT)?;
+    let world = World::new_within(name, version, TURN_LIMIT)?;
     test(&world).map_err(|error| {
         let tail = |file: &str| {
             let text = fs::read_to_string(world.directory().join(file)).unwrap_or_default();
@@ -258,7 +272,7 @@ pub fn with_world(name: &str, test: impl FnOnce(&World) -> Result<()>) -> Result
 /// The same, and gateways are started from a copy of the `interceptor` in the world's own directory,
 /// which can be replaced.
 pub fn with_own_binary(name: &str, test: impl FnOnce(&World) -> Result<()>) -> Result<()> {
-    let mut world = World::new_within(name, TURN_LIMIT)?;
+    let mut world = World::new_within(name, Version::default(), TURN_LIMIT)?;
     let copy = world.directory().join("interceptor");
     copy_program(Path::new(&world.binary()?), &copy)?;
     world.installed = Some(copy);
@@ -287,7 +301,17 @@ pub fn with_gateway(
     policy: &str,
     test: impl FnOnce(&World, &mut Gateway<'_>) -> Result<()>,
 ) -> Result<()> {
-    with_world(name, |world| {
+    with_gateway_of(Version::default(), name, policy, test)
+}
+
+/// The same, with this PostgreSQL at the target.
+pub fn with_gateway_of(
+    version: Version,
+    name: &str,
+    policy: &str,
+    test: impl FnOnce(&World, &mut Gateway<'_>) -> Result<()>,
+) -> Result<()> {
+    with_world_of(version, name, |world| {
         let policies = world.write_policy(policy)?;
         let mut gateway = Gateway::start(world, &policies)?;
         test(world, &mut gateway)

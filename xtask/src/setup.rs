@@ -2,6 +2,8 @@
 //!
 //! It looks before it acts, so that a complete machine costs a few milliseconds.
 
+mod postgresql;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -103,6 +105,7 @@ pub(crate) fn run() -> Result<()> {
         demand_tools()?;
     }
     install_bpf_linker()?;
+    postgresql::install()?;
     show::progress(&format!(
         "setup is complete ({})",
         show::duration(start.elapsed())

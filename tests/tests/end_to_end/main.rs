@@ -24,3 +24,4 @@ mod quorum;
 mod reload;
 mod support;
 mod upgrade;
+mod versions;
