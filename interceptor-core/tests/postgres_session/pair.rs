@@ -9,7 +9,10 @@ use interceptor_core::audit::event::Kind;
 use interceptor_core::command::{Resolution, Subject};
 use interceptor_core::mask::HashKey;
 use interceptor_core::policy::{self, Rate, Snapshot, Source};
-use interceptor_core::session::postgres::catalog::{Catalog, CatalogColumn, CatalogRelation};
+use interceptor_core::session::postgres::catalog::{
+    Catalog, CatalogColumn, CatalogFunction, CatalogRelation, Contents, FunctionKind, Language,
+    RelationKind, Volatility,
+};
 use interceptor_core::session::postgres::{Action, Session, Ticket};
 use interceptor_core::session::{Now, Rates};
 
@@ -89,10 +92,22 @@ pub(crate) fn relation(oid: u32, schema: &str, name: &str, columns: &[&str]) -> 
         oid,
         schema: schema.into(),
         name: name.into(),
+        kind: RelationKind::Table,
         columns: columns.collect(),
         view: None,
         parents: Vec::new(),
         rows: None,
+    }
+}
+
+fn built_in(name: &str) -> CatalogFunction {
+    CatalogFunction {
+        schema: "pg_catalog".into(),
+        name: name.into(),
+        kind: FunctionKind::Function,
+        volatility: Volatility::Immutable,
+        language: Language::Internal,
+        definer: false,
     }
 }
 
@@ -288,8 +303,11 @@ impl Pair {
                 }
             }
             Action::ReadCatalog { .. } => {
-                let functions = FUNCTIONS.iter().map(|name| (*name).into()).collect();
-                let catalog = Catalog::new(self.relations.clone(), functions);
+                let catalog = Catalog::new(Contents {
+                    relations: self.relations.clone(),
+                    functions: FUNCTIONS.iter().map(|name| built_in(name)).collect(),
+                    search_paths: Vec::new(),
+                });
                 self.session
                     .handle_catalog(Arc::new(catalog), self.generation);
             }

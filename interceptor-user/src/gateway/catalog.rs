@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use interceptor_core::policy::CatalogAccess;
-use interceptor_core::session::postgres::catalog::{Catalog, CatalogColumn, CatalogRelation};
+use interceptor_core::session::postgres::catalog::{
+    Catalog, CatalogColumn, CatalogFunction, CatalogRelation, Contents, FunctionKind, Language,
+    RelationKind, SearchPath, Volatility,
+};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
 
@@ -143,7 +146,7 @@ async fn read(
     let (client, connection) = config.connect_raw(stream, NoTls).await?;
     // The connection ends when the client is dropped.
     let connection = tokio::spawn(connection);
-    let catalog = query(&client).await;
+    let catalog = query(&client, &access.user).await;
     drop(client);
     connection.abort();
     catalog
@@ -180,7 +183,8 @@ const RELATIONS: &str = "
     SELECT c.oid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.attgenerated <> '',
            -- What a partitioned table holds is in its partitions; a view holds nothing itself.
            CASE WHEN c.relkind = 'p' THEN 0
-                WHEN c.relkind <> 'v' AND c.reltuples >= 0 THEN c.reltuples::pg_catalog.int8 END
+                WHEN c.relkind <> 'v' AND c.reltuples >= 0 THEN c.reltuples::pg_catalog.int8 END,
+           c.relkind
       FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -208,10 +212,28 @@ const UNKNOWN_VIEW: &str = "unknown";
 
 const PARENTS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits";
 
-/// Functions whose name means a built-in one and nothing else.
+/// Functions, once for all overloads that are alike.
 const FUNCTIONS: &str = "
-    SELECT proname FROM pg_catalog.pg_proc
-     GROUP BY proname HAVING bool_and(pronamespace = 'pg_catalog'::pg_catalog.regnamespace)";
+    SELECT DISTINCT n.nspname, p.proname, p.prokind, p.provolatile, l.lanname, p.prosecdef
+      FROM pg_catalog.pg_proc p
+      JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+      JOIN pg_catalog.pg_language l ON l.oid = p.prolang";
+
+/// What `search_path` a role's sessions begin with: by role and database, or by role.
+const ROLE_PATHS: &str = "
+    SELECT r.rolname, substr(c.config, strpos(c.config, '=') + 1)
+      FROM pg_catalog.pg_db_role_setting s
+      JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+      LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
+     CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (config)
+     WHERE (s.setdatabase = 0 OR d.datname = pg_catalog.current_database())
+       AND lower(split_part(c.config, '=', 1)) = 'search_path'
+     ORDER BY s.setdatabase = 0";
+
+/// What all others begin with: by database, or by the server's configuration. It is what this session
+/// began with, too, unless its role has a setting of its own.
+const USUAL_PATH: &str = "
+    SELECT s.reset_val FROM pg_catalog.pg_settings s WHERE s.name = 'search_path'";
 
 fn is_locked(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
@@ -240,7 +262,7 @@ async fn views_one_by_one(client: &Client) -> Result<HashMap<u32, String>, Catal
     Ok(views)
 }
 
-async fn query(client: &Client) -> Result<Catalog, CatalogError> {
+async fn query(client: &Client, user: &str) -> Result<Catalog, CatalogError> {
     client.batch_execute(SETTINGS).await?;
     let mut relations: Vec<CatalogRelation> = Vec::new();
     for row in client.query(RELATIONS, &[]).await? {
@@ -257,6 +279,13 @@ async fn query(client: &Client) -> Result<Catalog, CatalogError> {
                 rows: row
                     .try_get::<_, Option<i64>>(7)?
                     .and_then(|rows| rows.try_into().ok()),
+                kind: match row.try_get::<_, i8>(8)? as u8 {
+                    b'p' => RelationKind::Partitioned,
+                    b'v' => RelationKind::View,
+                    b'm' => RelationKind::MaterializedView,
+                    b'f' => RelationKind::Foreign,
+                    _ => RelationKind::Table,
+                },
             });
         }
         if let (Some(relation), Some(attribute)) =
@@ -292,10 +321,59 @@ async fn query(client: &Client) -> Result<Catalog, CatalogError> {
         relation.view = views.remove(&relation.oid);
         relation.parents = parents.remove(&relation.oid).unwrap_or_default();
     }
+    Ok(Catalog::new(Contents {
+        relations,
+        functions: functions(client).await?,
+        search_paths: search_paths(client, user).await?,
+    }))
+}
+
+async fn functions(client: &Client) -> Result<Vec<CatalogFunction>, CatalogError> {
     let mut functions = Vec::new();
     for row in client.query(FUNCTIONS, &[]).await? {
-        let name: &str = row.try_get(0)?;
-        functions.push(name.into());
+        let (schema, name): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        functions.push(CatalogFunction {
+            schema: schema.into(),
+            name: name.into(),
+            kind: match row.try_get::<_, i8>(2)? as u8 {
+                b'f' => FunctionKind::Function,
+                b'a' => FunctionKind::Aggregate,
+                b'w' => FunctionKind::Window,
+                _ => FunctionKind::Procedure,
+            },
+            volatility: match row.try_get::<_, i8>(3)? as u8 {
+                b'i' => Volatility::Immutable,
+                b's' => Volatility::Stable,
+                _ => Volatility::Volatile,
+            },
+            language: match row.try_get::<_, &str>(4)? {
+                "internal" => Language::Internal,
+                "c" => Language::C,
+                "sql" => Language::Sql,
+                other => Language::Other(other.into()),
+            },
+            definer: row.try_get(5)?,
+        });
     }
-    Ok(Catalog::new(relations, functions))
+    Ok(functions)
+}
+
+async fn search_paths(client: &Client, user: &str) -> Result<Vec<SearchPath>, CatalogError> {
+    let mut paths = Vec::new();
+    for row in client.query(ROLE_PATHS, &[]).await? {
+        let (role, path): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        paths.push(SearchPath {
+            role: Some(role.into()),
+            path: path.into(),
+        });
+    }
+    if !paths.iter().any(|path| path.role.as_deref() == Some(user)) {
+        let row = client.query_one(USUAL_PATH, &[]).await?;
+        let path: &str = row.try_get(0)?;
+        paths.push(SearchPath {
+            role: None,
+            path: path.into(),
+        });
+    }
+    Ok(paths)
 }

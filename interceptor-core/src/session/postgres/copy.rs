@@ -4,8 +4,8 @@
 
 use alloc::vec::Vec;
 
-use super::catalog::CopyColumn;
 use super::cells::{self, Family};
+use super::provenance::CopyColumn;
 use crate::mask::{Masks, TextMask};
 use crate::sql::CopyFormat;
 

@@ -8,9 +8,9 @@ use bytes::{BufMut, BytesMut};
 
 use super::Session;
 use super::backend::Stop;
-use super::catalog::{CopyColumn, CopyDoubt};
 use super::copy::{CopyError, CopyMasker};
 use super::judge::BINARY_COPY;
+use super::provenance::{CopyColumn, CopyDoubt};
 use super::queue::Expected;
 use crate::mask::Masks;
 use crate::sql::{CopyFormat, CopySource};

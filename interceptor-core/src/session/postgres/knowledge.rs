@@ -9,8 +9,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::backend::Stop;
-use super::catalog::{Catalog, Origin, Provenance};
+use super::catalog::Catalog;
 use super::judge::{Judged, Parts};
+use super::provenance::{Origin, Provenance};
 use super::{Action, Session};
 use crate::mask::{Masks, Method};
 use crate::wire::postgres::backend::Column;

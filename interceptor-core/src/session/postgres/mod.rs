@@ -25,6 +25,7 @@ mod judge;
 mod knowledge;
 mod limits;
 mod names;
+mod provenance;
 mod queue;
 mod read_only;
 mod recorded;
