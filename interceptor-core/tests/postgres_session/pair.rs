@@ -283,8 +283,9 @@ impl Pair {
         match action {
             Action::Connect => {
                 self.log.push("connect".into());
-                self.session.handle_connected();
+                self.session.handle_connected(None);
             }
+            Action::EncryptClient => self.log.push("encrypt the client".into()),
             Action::Record(kind, ticket) => {
                 self.log.push(describe(&kind));
                 match ticket {

@@ -17,8 +17,7 @@ use interceptor_core::audit::event::{self as events, Kind};
 use interceptor_core::command::{Resolution, Subject};
 use interceptor_core::policy::{Snapshot, Target};
 use interceptor_core::session::postgres::catalog::Catalog;
-use interceptor_core::session::postgres::{Action, HoldRequest, Session, Ticket};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use interceptor_core::session::postgres::{Action, HoldRequest, Session, Ticket, Tls};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -26,7 +25,8 @@ use uuid::Uuid;
 
 use super::catalog::{CatalogError, Entry};
 use super::sessions::{Control, Controls, Membership};
-use super::wait::{readable, reset, some, try_read, try_write, until, writable};
+use super::stream::Stream;
+use super::wait::{readable, some, until, writable};
 use super::{Shared, event, holding, upstream};
 use crate::approval::{Held, Request};
 use crate::audit::{AuditError, Pending, json};
@@ -58,7 +58,7 @@ const LINGER_BYTES_MAX: u64 = 1 << 20;
 
 type Reading = Pin<Box<dyn Future<Output = Result<(Arc<Catalog>, u64), CatalogError>> + Send>>;
 type Interrupting = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = io::Result<(Stream, Option<Tls>)>> + Send>>;
 
 /// A session with everything around it.
 struct Driver {
@@ -69,8 +69,8 @@ struct Driver {
     as_client: Option<SocketAddr>,
     id: Uuid,
     membership: Membership,
-    client: TcpStream,
-    server: Option<TcpStream>,
+    client: Stream,
+    server: Option<Stream>,
     connecting: Option<Connecting>,
     recording: VecDeque<(Ticket, Pending)>,
     catalog: Option<Arc<Entry>>,
@@ -101,7 +101,7 @@ impl Future for Opening {
 /// What ended the wait. Sockets need no word: the next turn tries them all.
 enum Woken {
     Ready,
-    Connected(io::Result<TcpStream>),
+    Connected(io::Result<(Stream, Option<Tls>)>),
     Recorded(Ticket, Result<u64, AuditError>),
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
     HoldRecorded(Result<u64, AuditError>),
@@ -153,7 +153,7 @@ pub(super) async fn drive(
         as_client: arrival.as_client,
         id: arrival.id,
         membership,
-        client: arrival.client,
+        client: Stream::plain(arrival.client),
         server: None,
         connecting: None,
         recording: VecDeque::new(),
@@ -211,7 +211,7 @@ impl Driver {
         if !self.session.wants_client() {
             return false;
         }
-        match try_read(&self.client, self.session.client_in()) {
+        match self.client.try_read(self.session.client_in()) {
             Ok(None) => false,
             Ok(Some(0)) => {
                 self.session.handle_client_closed();
@@ -227,10 +227,10 @@ impl Driver {
     }
 
     fn read_server(&mut self) -> bool {
-        let Some(server) = self.server.as_ref().filter(|_| self.session.wants_server()) else {
+        let Some(server) = self.server.as_mut().filter(|_| self.session.wants_server()) else {
             return false;
         };
-        match try_read(server, self.session.server_in()) {
+        match server.try_read(self.session.server_in()) {
             Ok(None) => false,
             Ok(Some(0)) => {
                 // What came before the end is for the client.
@@ -248,7 +248,7 @@ impl Driver {
     }
 
     fn write_client(&mut self) -> bool {
-        match try_write(&self.client, self.session.to_client()) {
+        match self.client.try_write(self.session.to_client()) {
             Ok(0) => false,
             Ok(count) => {
                 self.session.sent_to_client(count);
@@ -263,10 +263,10 @@ impl Driver {
     }
 
     fn write_server(&mut self) -> bool {
-        let Some(server) = &self.server else {
+        let Some(server) = &mut self.server else {
             return false;
         };
-        match try_write(server, self.session.to_server()) {
+        match server.try_write(self.session.to_server()) {
             Ok(0) => false,
             Ok(count) => {
                 self.session.sent_to_server(count);
@@ -282,11 +282,11 @@ impl Driver {
         while let Some(action) = self.session.poll_action() {
             match action {
                 Action::Connect => {
-                    self.connecting = Some(Box::pin(upstream::connect(
-                        self.destination,
-                        self.as_client,
-                    )))
+                    self.connecting =
+                        Some(Box::pin(upstream::open(self.destination, self.as_client)))
                 }
+                // The machine asks for it only if it was told that the gateway can.
+                Action::EncryptClient => self.session.handle_broken("no TLS"),
                 Action::Record(kind, ticket) => self.record(*kind, ticket),
                 Action::Register(key) => self.membership.register(self.destination, key),
                 Action::Cancel(key) => self.shared.sessions.cancel(self.destination, key),
@@ -422,14 +422,14 @@ impl Driver {
         let deadline = session
             .deadline_ns()
             .map(|deadline| shared.epoch + Duration::from_nanos(deadline));
-        let (reads_client, writes_client) =
-            (session.wants_client(), !session.to_client().is_empty());
-        let (reads_server, writes_server) =
-            (session.wants_server(), !session.to_server().is_empty());
         let server = server.as_ref();
+        let (reads_client, reads_server) = (session.wants_client(), session.wants_server());
+        let writes_client = client.wants_write() || !session.to_client().is_empty();
+        let writes_server =
+            server.is_some_and(Stream::wants_write) || !session.to_server().is_empty();
         tokio::select! {
-            _ = client.readable(), if reads_client => Woken::Ready,
-            _ = client.writable(), if writes_client => Woken::Ready,
+            () = client.readable(), if reads_client => Woken::Ready,
+            () = client.writable(), if writes_client => Woken::Ready,
             () = readable(server), if reads_server => Woken::Ready,
             () = writable(server), if writes_server => Woken::Ready,
             (ticket, result) = recorded(recording) => Woken::Recorded(ticket, result),
@@ -454,9 +454,9 @@ impl Driver {
             Woken::Connected(result) => {
                 self.connecting = None;
                 match result {
-                    Ok(stream) => {
+                    Ok((stream, tls)) => {
                         self.server = Some(stream);
-                        self.session.handle_connected();
+                        self.session.handle_connected(tls);
                     }
                     Err(error) => self.session.handle_unreachable(upstream::reason(&error)),
                 }
@@ -497,7 +497,7 @@ impl Driver {
                 self.connecting = None;
                 // First, so that nothing that the target does from now on reaches anybody.
                 if let Some(server) = self.server.take() {
-                    reset(server);
+                    server.reset();
                 }
                 self.session.kill(&killing.words());
             }
@@ -536,10 +536,10 @@ impl Driver {
     async fn finish(mut self) {
         self.act();
         self.held = None;
-        if let Some(server) = self.server.take() {
+        if let Some(mut server) = self.server.take() {
             let farewell = self.session.to_server().to_vec();
             // Who does not take it at once learns from the closed connection.
-            let _ = try_write(&server, &farewell);
+            let _ = server.try_write(&farewell);
         }
         let last_words = self.session.to_client().to_vec();
         if self.killed {
@@ -553,30 +553,22 @@ impl Driver {
             if !terminated {
                 client.shutdown().await?;
             }
-            read_to_end(client).await?;
-            Ok::<(), io::Error>(())
+            // Closing with unread bytes resets the connection, and the last words with it.
+            client.read_to_end(LINGER_BYTES_MAX).await
         })
         .await;
     }
 }
 
 /// Offers the words and resets: nobody waits for a client that does not read.
-async fn last_words_of_killed(mut client: TcpStream, words: &[u8]) {
+async fn last_words_of_killed(mut client: Stream, words: &[u8]) {
     let _ = timeout(KILLED_WAIT_MAX, async {
         client.write_all(words).await?;
         client.shutdown().await?;
-        read_to_end(&mut client).await
+        client.read_to_end(LINGER_BYTES_MAX).await
     })
     .await;
-    reset(client);
-}
-
-/// Reads what a client still sends until it closes its side: closing with unread bytes resets the
-/// connection, and the last words with it.
-async fn read_to_end(client: &mut TcpStream) -> io::Result<()> {
-    let mut rest = client.take(LINGER_BYTES_MAX);
-    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-    Ok(())
+    client.reset();
 }
 
 /// The oldest event on its way to the disk. It stays in the queue.

@@ -118,7 +118,7 @@ spec:
             advance(&mut self.session, &mut self.held, now);
             while let Some(action) = self.session.poll_action() {
                 match action {
-                    Action::Connect => self.session.handle_connected(),
+                    Action::Connect => self.session.handle_connected(None),
                     Action::Record(kind, ticket) => {
                         if let Kind::Approval(approval) = *kind {
                             self.words.push(approval.resolution);

@@ -21,6 +21,7 @@ mod reload;
 mod run;
 mod scrape;
 mod sessions;
+mod stream;
 mod targets;
 mod upstream;
 mod wait;

@@ -4,11 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use interceptor_core::session::postgres::Tls;
 use interceptor_core::wire::postgres::startup::{CancelKey, encode_cancel};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::stream::Stream;
 use crate::kernel::client_socket;
 
 /// How long a target may take to answer the call.
@@ -40,6 +42,14 @@ pub(super) async fn connect(
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Dials a target for a session.
+pub(super) async fn open(
+    target: SocketAddr,
+    as_client: Option<SocketAddr>,
+) -> io::Result<(Stream, Option<Tls>)> {
+    Ok((Stream::plain(connect(target, as_client).await?), None))
 }
 
 /// A few words for a client: what went wrong, without addresses.

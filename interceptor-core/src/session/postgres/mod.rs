@@ -23,6 +23,7 @@ mod frontend;
 mod hold;
 mod judge;
 mod knowledge;
+mod legs;
 mod limits;
 mod names;
 mod provenance;
@@ -55,6 +56,8 @@ use cells::RowPlan;
 use hold::Held;
 use judge::Statements;
 use knowledge::CatalogState;
+use legs::Legs;
+pub use legs::Tls;
 use names::Names;
 use queue::Expected;
 use read_only::ReadOnly;
@@ -80,7 +83,11 @@ pub struct Ticket(u64);
 
 /// What the driver shall do.
 pub enum Action {
-    /// Dial the target; then [`Session::handle_connected`] or [`Session::handle_unreachable`].
+    /// Encrypt the client's leg once [`Session::to_client`] is out. What is in
+    /// [`Session::client_in`], if anything, is the begin of the handshake. Then
+    /// [`Session::handle_client_encrypted`] or [`Session::handle_broken`].
+    EncryptClient,
+    /// Dial the target, encrypted as its policy says; then [`Session::handle_connected`] or [`Session::handle_unreachable`].
     Connect,
     /// Write an event down. With a ticket: say [`Session::handle_recorded`] once it is durable.
     Record(Box<Kind>, Option<Ticket>),
@@ -188,6 +195,7 @@ pub struct Session {
     sent_down: u64,
     tickets: u64,
 
+    legs: Legs,
     startup_packet: BytesMut,
     settings: startup::Settings,
     expected: VecDeque<Expected>,
@@ -248,6 +256,7 @@ impl Session {
             sent_up: 0,
             sent_down: 0,
             tickets: 0,
+            legs: Legs::default(),
             startup_packet: BytesMut::new(),
             settings: startup::Settings::default(),
             expected: VecDeque::new(),
@@ -423,9 +432,10 @@ impl Session {
         self.close_if_gone();
     }
 
-    /// The target answered the call.
-    pub fn handle_connected(&mut self) {
+    /// The target answered the call, on a leg that is encrypted or not.
+    pub fn handle_connected(&mut self, server: Option<Tls>) {
         if self.phase == Phase::Connecting {
+            self.legs.server = server;
             let packet = core::mem::take(&mut self.startup_packet);
             self.to_server.extend_from_slice(&packet);
             self.phase = Phase::Authenticating;

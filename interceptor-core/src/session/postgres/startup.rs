@@ -49,6 +49,9 @@ impl Default for Settings {
 impl Session {
     /// Reads first packets until a session starts. Returns whether it made progress.
     pub(super) fn advance_startup(&mut self) -> bool {
+        if self.is_encrypting() || self.begin_direct_tls() {
+            return false;
+        }
         let size = match startup::packet_size(&self.client_in) {
             Ok(Some(size)) if self.client_in.len() >= size => size,
             Ok(_) => return false,
@@ -59,7 +62,8 @@ impl Session {
         };
         let packet = self.client_in.split_to(size);
         match startup::decode(&packet) {
-            Ok(FirstPacket::SslRequest | FirstPacket::GssEncRequest) => self.refuse_encryption(),
+            Ok(FirstPacket::SslRequest) => self.answer_tls_request(),
+            Ok(FirstPacket::GssEncRequest) => self.answer_gss_request(),
             Ok(FirstPacket::CancelRequest(key)) => {
                 self.actions.push_back(Action::Cancel(key));
                 self.close("the connection carried a cancel request", false);
@@ -71,18 +75,6 @@ impl Session {
             Err(error) => self.violate("the client", error),
         }
         true
-    }
-
-    fn refuse_encryption(&mut self) {
-        // Bytes that came before the answer could be taken for encrypted ones later
-        // (CVE-2021-23222): the client has to wait.
-        if !self.client_in.is_empty() {
-            return self.violate(
-                "the client",
-                "bytes follow a request for encryption before its answer",
-            );
-        }
-        self.to_client.extend_from_slice(b"N");
     }
 
     fn start(&mut self, startup: Startup) {
