@@ -62,6 +62,11 @@ pub struct Facts {
     pub functions: Vec<String>,
     /// An UPDATE or DELETE without a WHERE clause is in it.
     pub unfiltered: bool,
+    /// It locks rows that it reads: FOR UPDATE and its like.
+    pub locks: bool,
+    /// It names operators, types or sampling methods that do not come with the server: functions stand
+    /// behind them, whose names are not in the statement.
+    pub foreign_code: bool,
     /// The most rows that the server's statistics give any table that it names; `None` where they are
     /// not known.
     pub estimated_rows: Option<u64>,
@@ -71,6 +76,32 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// It can only read, as far as its text shows: it writes and locks nothing, ends no transaction, and
+    /// calls nothing but functions that come with the server and change nothing. What stands behind the
+    /// names in it, such as a view's definition or somebody's own function called `lower`, is not known
+    /// here.
+    pub fn only_reads(&self) -> bool {
+        const KINDS: &[&str] = &[
+            "BEGIN",
+            "COPY TO",
+            "EMPTY",
+            "EXPLAIN",
+            "EXPLAIN ANALYZE",
+            "SELECT",
+            "SHOW",
+        ];
+        let writes = !self.writes.is_empty() || !self.columns_written.is_empty();
+        let complete = self.incomplete.is_none() && !self.foreign_code && !self.kinds.is_empty();
+        complete
+            && !writes
+            && !self.locks
+            && self.kinds.iter().all(|kind| KINDS.contains(kind))
+            && self
+                .functions
+                .iter()
+                .all(|function| crate::sql::is_harmless(function))
+    }
+
     /// The rows of the largest table that it names, by the server's statistics. A command that names no
     /// table, and hides nothing, has none.
     pub fn rows_of_largest_table(&self) -> Option<u64> {
@@ -90,7 +121,7 @@ pub const KINDS: &[&str] = &[
     "ALTER DATABASE", "ALTER EXTENSION", "ALTER FUNCTION", "ALTER INDEX", "ALTER POLICY",
     "ALTER PUBLICATION", "ALTER ROLE", "ALTER SCHEMA", "ALTER SEQUENCE", "ALTER SUBSCRIPTION",
     "ALTER SYSTEM", "ALTER TABLE", "ALTER TYPE", "ALTER VIEW", "ALTER OTHER",
-    "ANALYZE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT",
+    "ANALYZE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT", "COMMIT PREPARED",
     CONNECT,
     "COPY FILE", "COPY FROM", "COPY PROGRAM", "COPY TO",
     "CREATE DATABASE", "CREATE EXTENSION", "CREATE FUNCTION", "CREATE INDEX", "CREATE POLICY",
@@ -104,7 +135,7 @@ pub const KINDS: &[&str] = &[
     "EMPTY", "EXECUTE", "EXPLAIN", "EXPLAIN ANALYZE", "FETCH", "FUNCTION CALL", "GRANT", "IMPORT",
     "INSERT", "LISTEN", "LOAD", "LOCK", "MERGE", "MOVE", "NOTIFY", "OTHER", "PREPARE",
     "REASSIGN OWNED", "REFRESH MATERIALIZED VIEW", "REINDEX", "RELEASE", "RESET", "REVOKE",
-    "ROLLBACK", "SAVEPOINT", "SECURITY LABEL", "SELECT", "SET", "SET ROLE", "SHOW",
+    "ROLLBACK", "ROLLBACK PREPARED", "SAVEPOINT", "SECURITY LABEL", "SELECT", "SET", "SET ROLE", "SHOW",
     "TRUNCATE", "UNLISTEN", "UPDATE", "VACUUM",
 ];
 

@@ -280,6 +280,7 @@ fn facts() -> impl Strategy<Value = Facts> {
                 unfiltered,
                 estimated_rows,
                 incomplete,
+                ..Facts::default()
             },
         )
 }

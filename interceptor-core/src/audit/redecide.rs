@@ -64,6 +64,8 @@ pub fn facts(command: &Command) -> Result<RecordedFacts, Lost> {
         columns_written: columns(&command.columns_written)?,
         functions: command.functions.clone(),
         unfiltered: command.unfiltered,
+        locks: false,
+        foreign_code: false,
         estimated_rows: command.estimated_rows,
         incomplete: (!command.incomplete.is_empty()).then_some(INCOMPLETE),
     }))
@@ -145,6 +147,7 @@ mod tests {
             unfiltered: true,
             estimated_rows: Some(0),
             incomplete: Some(INCOMPLETE),
+            ..Facts::default()
         };
         let strings = |list: &[Relation]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let command = Command {

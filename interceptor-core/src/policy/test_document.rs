@@ -348,6 +348,8 @@ fn facts(reader: &mut Reader<'_>, node: &Node) -> Option<Facts> {
         columns_written: columns_written?,
         functions: functions?,
         unfiltered: unfiltered?,
+        locks: false,
+        foreign_code: false,
         estimated_rows: None,
         incomplete: incomplete?.then_some("the test says so"),
     })

@@ -5,6 +5,8 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use pg_query::protobuf::{CmdType, OnConflictAction};
+
 use super::columns::Columns;
 use super::walk::{Step, Visitor};
 use crate::command::Relation;
@@ -53,6 +55,10 @@ pub(super) struct Collector {
     /// Data-modifying statements found anywhere, as kinds.
     pub(super) kinds: Vec<&'static str>,
     pub(super) unfiltered: bool,
+    /// A FOR UPDATE or its like is in it.
+    pub(super) locks: bool,
+    /// Operators, types or sampling methods are in it that do not come with the server.
+    pub(super) foreign_code: bool,
     /// A FROM clause has more in it than plain relations without renamed columns.
     pub(super) derived_from: bool,
     /// Columns read and set.
@@ -61,8 +67,8 @@ pub(super) struct Collector {
     schema: Option<Box<str>>,
     name: Box<str>,
     alias: Option<Box<str>>,
-    /// The parts of the names of the calls that are being read.
-    functions_open: Vec<Vec<Box<str>>>,
+    /// The calls that are being read.
+    functions_open: Vec<Call>,
     /// The parts of the column's name that is being read.
     column: Vec<Box<str>>,
     /// It ends in a `*`.
@@ -70,6 +76,17 @@ pub(super) struct Collector {
     /// The relation at hand gives its columns other names.
     renames: bool,
     filters_open: Vec<bool>,
+}
+
+/// A call that is being read.
+#[derive(Default)]
+struct Call {
+    /// The parts of its name.
+    parts: Vec<Box<str>>,
+    /// Its arguments so far.
+    arguments: usize,
+    /// Its first argument, if that is a constant.
+    first: Option<Box<str>>,
 }
 
 /// Fields through which a relation is only read. Any other field that names one is a write: what
@@ -175,8 +192,27 @@ impl Collector {
     }
 
     fn function_ends(&mut self) {
-        if let Some(parts) = self.functions_open.pop() {
-            self.calls(function_name(&parts));
+        if let Some(call) = self.functions_open.pop() {
+            if call
+                .parts
+                .last()
+                .is_some_and(|name| **name == *"set_config")
+            {
+                self.sets(call.first.as_deref());
+            }
+            self.calls(function_name(&call.parts));
+        }
+    }
+
+    /// A setting changes: which one, if the text says so.
+    fn sets(&mut self, setting: Option<&str>) {
+        let is = |name: &str| setting.is_none_or(|setting| setting.eq_ignore_ascii_case(name));
+        let role = is("role") || is("session_authorization");
+        if role {
+            self.kind("SET ROLE");
+        }
+        if !role || setting.is_none() {
+            self.kind("SET");
         }
     }
 
@@ -189,7 +225,7 @@ impl Collector {
     /// Inside the arguments of `count`, which tells how many there are and not what they are. A
     /// call's name comes before its arguments in the tree, so it is complete by then.
     fn counted(&self) -> bool {
-        let counts = |parts: &Vec<Box<str>>| match parts.split_last() {
+        let counts = |call: &Call| match call.parts.split_last() {
             Some((name, before)) => {
                 &**name == "count" && before.last().is_none_or(|schema| &**schema == "pg_catalog")
             }
@@ -215,6 +251,19 @@ impl Collector {
         }
     }
 
+    /// A constant: the first argument of the call at hand, cast or not.
+    fn constant(&mut self, before: &[Step], value: &str) {
+        let outside = before.split_last().map_or(before, |(_, outside)| outside);
+        let uncast = outside.iter().rposition(|step| step.node != "TypeCast");
+        let argument = uncast.and_then(|last| outside.get(..=last));
+        if let Some(call) = self.functions_open.last_mut()
+            && call.arguments == 1
+            && argument.is_some_and(is_argument)
+        {
+            call.first = Some(value.into());
+        }
+    }
+
     fn kind(&mut self, kind: &'static str) {
         if !self.kinds.contains(&kind) {
             self.kinds.push(kind);
@@ -225,9 +274,15 @@ impl Collector {
 impl Visitor for Collector {
     fn enter(&mut self, path: &[Step], node: &'static str) {
         self.columns.enter(node);
+        if let Some(call) = self.functions_open.last_mut()
+            && is_argument(path)
+        {
+            call.arguments += 1;
+        }
         match node {
             "RangeVar" => (self.schema, self.alias, self.renames) = (None, None, false),
-            "FuncCall" => self.functions_open.push(Vec::new()),
+            "FuncCall" => self.functions_open.push(Call::default()),
+            "LockingClause" => self.locks = true,
             "ColumnRef" => {
                 self.column.clear();
                 self.column_star = false;
@@ -287,12 +342,21 @@ impl Visitor for Collector {
             }
             ("String", "sval") => match before.last().map(|step| (step.node, step.field)) {
                 Some(("FuncCall", "funcname")) => {
-                    if let Some(parts) = self.functions_open.last_mut() {
-                        parts.push(value.into());
+                    if let Some(call) = self.functions_open.last_mut() {
+                        call.parts.push(value.into());
                     }
                 }
                 // `(value).f` is a part of the value, or calls the function `f` on it.
                 Some(("AIndirection", "indirection")) => self.calls(function_name(&[value.into()])),
+                Some(("AConst", "val")) => self.constant(before, value),
+                Some(("AExpr", "name") | ("SortBy", "use_op")) => {
+                    self.foreign_code |= !is_built_in_operator(value);
+                }
+                Some(("SubLink", "oper_name")) => self.foreign_code |= !is_built_in_operator(value),
+                Some(("TypeName", "names")) => self.foreign_code |= !is_built_in_type(value),
+                Some(("RangeTableSample", "method")) => {
+                    self.foreign_code |= !matches!(value, "bernoulli" | "system" | "pg_catalog");
+                }
                 Some(("ColumnRef", "fields")) => self.column.push(value.into()),
                 Some(("Alias", "colnames")) => {
                     self.derived_from = true;
@@ -323,6 +387,22 @@ impl Visitor for Collector {
     }
 
     fn number(&mut self, path: &[Step], value: i32) {
+        let field = path.last().map(|step| (step.node, step.field));
+        if field == Some(("MergeWhenClause", "command_type")) {
+            const KINDS: [(CmdType, &str); 3] = [
+                (CmdType::CmdUpdate, "UPDATE"),
+                (CmdType::CmdInsert, "INSERT"),
+                (CmdType::CmdDelete, "DELETE"),
+            ];
+            let kind = KINDS.iter().find(|(command, _)| *command as i32 == value);
+            if let Some((_, kind)) = kind {
+                self.kind(kind);
+            }
+        }
+        let updates = value == OnConflictAction::OnconflictUpdate as i32;
+        if field == Some(("OnConflictClause", "action")) && updates {
+            self.kind("UPDATE");
+        }
         self.columns.number(path, value);
     }
 
@@ -338,6 +418,116 @@ impl Visitor for Collector {
         }
         self.columns.leave(node, self.copy_reads);
     }
+}
+
+fn is_argument(path: &[Step]) -> bool {
+    path.last()
+        .is_some_and(|step| (step.node, step.field) == ("FuncCall", "args"))
+}
+
+/// Operators of the server, and what the grammar puts in their place. An operator in another schema has
+/// that name among its parts.
+fn is_built_in_operator(name: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "pg_catalog",
+        "BETWEEN",
+        "NOT BETWEEN",
+        "BETWEEN SYMMETRIC",
+        "NOT BETWEEN SYMMETRIC",
+    ];
+    const SIGNS: &[&str] = &[
+        "=", "<>", "!=", "<", ">", "<=", ">=", "+", "-", "*", "/", "%", "^", "|/", "||/", "@",
+        "!!", "&", "|", "#", "~", "<<", ">>", "||", "~*", "!~", "!~*", "~~", "!~~", "~~*", "!~~*",
+        "^@", "->", "->>", "#>", "#>>", "@>", "<@", "?", "?|", "?&", "#-", "@?", "@@", "@@@", "&&",
+        "&<", "&>", "-|-", "<->", "<<=", ">>=", "~=", "##", "<^", ">^", "<<|", "|>>", "&<|", "|&>",
+        "?#", "?-", "?-|", "?||", "@-@", "~<~", "~<=~", "~>=~", "~>~", "*=", "*<>", "*<", "*>",
+        "*<=", "*>=", "|",
+    ];
+    SIGNS.contains(&name) || WORDS.contains(&name)
+}
+
+/// Types of the server by their names in a statement. Enumerations and domains are somebody's.
+fn is_built_in_type(name: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "pg_catalog",
+        "bool",
+        "boolean",
+        "bit",
+        "bpchar",
+        "box",
+        "bytea",
+        "char",
+        "cid",
+        "cidr",
+        "circle",
+        "citext",
+        "date",
+        "daterange",
+        "decimal",
+        "float4",
+        "float8",
+        "hstore",
+        "inet",
+        "int2",
+        "int4",
+        "int8",
+        "int4range",
+        "int8range",
+        "interval",
+        "json",
+        "jsonb",
+        "jsonpath",
+        "line",
+        "lseg",
+        "macaddr",
+        "macaddr8",
+        "money",
+        "name",
+        "numeric",
+        "numrange",
+        "oid",
+        "path",
+        "pg_lsn",
+        "point",
+        "polygon",
+        "record",
+        "refcursor",
+        "regclass",
+        "regcollation",
+        "regconfig",
+        "regnamespace",
+        "regoper",
+        "regoperator",
+        "regproc",
+        "regprocedure",
+        "regrole",
+        "regtype",
+        "text",
+        "tid",
+        "time",
+        "timestamp",
+        "timestamptz",
+        "timetz",
+        "tsquery",
+        "tsrange",
+        "tstzrange",
+        "tsvector",
+        "unknown",
+        "uuid",
+        "varbit",
+        "varchar",
+        "void",
+        "xid",
+        "xid8",
+        "xml",
+        "int4multirange",
+        "int8multirange",
+        "nummultirange",
+        "datemultirange",
+        "tsmultirange",
+        "tstzmultirange",
+    ];
+    NAMES.contains(&name)
 }
 
 fn sets_column(before: &[Step]) -> bool {

@@ -67,10 +67,10 @@ fn transaction(kind: TransactionStmtKind) -> (&'static str, Option<&'static str>
     use TransactionStmtKind as Kind;
     let kind = match kind {
         Kind::TransStmtBegin | Kind::TransStmtStart => "BEGIN",
-        Kind::TransStmtCommit | Kind::TransStmtPrepare | Kind::TransStmtCommitPrepared => "COMMIT",
-        Kind::TransStmtRollback | Kind::TransStmtRollbackTo | Kind::TransStmtRollbackPrepared => {
-            "ROLLBACK"
-        }
+        Kind::TransStmtCommit | Kind::TransStmtPrepare => "COMMIT",
+        Kind::TransStmtCommitPrepared => "COMMIT PREPARED",
+        Kind::TransStmtRollback | Kind::TransStmtRollbackTo => "ROLLBACK",
+        Kind::TransStmtRollbackPrepared => "ROLLBACK PREPARED",
         Kind::TransStmtSavepoint => "SAVEPOINT",
         Kind::TransStmtRelease => "RELEASE",
         Kind::Undefined => return ("OTHER", Some(UNKNOWN)),

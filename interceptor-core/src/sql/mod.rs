@@ -6,6 +6,7 @@
 mod collect;
 mod columns;
 mod copy;
+mod functions;
 mod kinds;
 mod position;
 mod read_only;
@@ -23,6 +24,7 @@ use collect::Collector;
 pub use collect::References;
 pub use columns::absorb_columns;
 pub use copy::{CopyFormat, CopyOut, CopySource};
+pub use functions::{Class, class, is_harmless, is_opaque};
 pub use read_only::lifts_read_only;
 
 use crate::command::Facts;
@@ -309,6 +311,7 @@ fn explained(
         let mut facts = body.facts;
         facts.kinds.clear();
         facts.unfiltered = false;
+        facts.locks = false;
         facts.reads.append(&mut facts.writes);
         let set = core::mem::take(&mut facts.columns_written);
         absorb_columns(&mut facts.columns_read, &set);
@@ -346,10 +349,15 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
     for nested in &collector.kinds {
         add_kind(&mut facts, nested);
     }
+    for does in functions::kinds(&collector.references.functions) {
+        add_kind(&mut facts, does);
+    }
     if let NodeEnum::DropStmt(drop) = node {
         collector.writes.extend(dropped(drop));
     }
     facts.unfiltered = collector.unfiltered;
+    facts.locks = collector.locks;
+    facts.foreign_code = collector.foreign_code;
     facts.incomplete = facts
         .incomplete
         .or_else(|| opaque_function(&collector.references.functions));
@@ -360,7 +368,12 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
     (facts.columns_read, facts.columns_written) = collector.columns.finish(derived);
     let mut moved = collector.moved;
     let into = kind == "SELECT" && facts.kinds.contains(&"CREATE TABLE AS");
-    if into || facts.functions.iter().any(|function| is_sink(function)) {
+    if into
+        || facts
+            .functions
+            .iter()
+            .any(|function| functions::is_sink(function))
+    {
         moved = collector.references.clone();
     } else if kind == "CREATE VIEW" {
         // A view's definition is in the catalogue, and its columns are traced through it.
@@ -478,6 +491,8 @@ pub fn absorb(facts: &mut Facts, other: &Facts) {
     absorb_columns(&mut facts.columns_read, &other.columns_read);
     absorb_columns(&mut facts.columns_written, &other.columns_written);
     facts.unfiltered |= other.unfiltered;
+    facts.locks |= other.locks;
+    facts.foreign_code |= other.foreign_code;
     facts.incomplete = facts.incomplete.or(other.incomplete);
 }
 
@@ -499,70 +514,14 @@ pub fn merge_lineage(lineage: &mut Lineage, other: Lineage) {
     lineage.destinations.extend(other.destinations);
 }
 
-/// Built-in functions that run SQL given as text, or reach files, other servers or other
-/// sessions: what they do is not in the statement.
-const OPAQUE_FUNCTIONS: &[&str] = &[
-    "query_to_xml",
-    "query_to_xmlschema",
-    "query_to_xml_and_xmlschema",
-    "cursor_to_xml",
-    "cursor_to_xmlschema",
-    "table_to_xml",
-    "table_to_xml_and_xmlschema",
-    "schema_to_xml",
-    "schema_to_xml_and_xmlschema",
-    "database_to_xml",
-    "database_to_xml_and_xmlschema",
-    "ts_stat",
-    "ts_rewrite",
-    "lo_import",
-    "lo_export",
-    "lo_get",
-    "lo_put",
-    "loread",
-    "lowrite",
-    "lo_from_bytea",
-    "pg_read_file",
-    "pg_read_binary_file",
-    "pg_ls_dir",
-    "pg_stat_file",
-    "pg_file_write",
-    "pg_execute_server_program",
-    "pg_reload_conf",
-    "pg_rotate_logfile",
-    "pg_logical_slot_get_changes",
-    "pg_logical_slot_peek_changes",
-    "pg_logical_slot_get_binary_changes",
-    "pg_logical_slot_peek_binary_changes",
-    "pg_create_logical_replication_slot",
-    "pg_create_physical_replication_slot",
-];
-
 const STORED: &str = "it stores the rows of a prepared statement";
-
-/// Functions that put their arguments where another statement can read them.
-const SINKS: &[&str] = &[
-    "set_config",
-    "pg_notify",
-    "pg_logical_emit_message",
-    "setval",
-];
-
-fn is_sink(function: &str) -> bool {
-    SINKS.contains(&function.rsplit('.').next().unwrap_or(function))
-}
 
 const OPAQUE: &str =
     "it calls a function that runs SQL or reaches data which the gateway cannot see";
 
-fn opaque_function(functions: &[String]) -> Option<&'static str> {
-    let opaque = |function: &String| is_opaque(function.rsplit('.').next().unwrap_or(function));
-    functions.iter().any(opaque).then_some(OPAQUE)
-}
-
-/// A function of this name reaches what the statement does not show.
-pub fn is_opaque(name: &str) -> bool {
-    OPAQUE_FUNCTIONS.contains(&name) || name.starts_with("dblink")
+fn opaque_function(called: &[String]) -> Option<&'static str> {
+    let opaque = |function: &String| functions::is_opaque(function);
+    called.iter().any(opaque).then_some(OPAQUE)
 }
 
 /// Kinds whose texts carry passwords or connection strings.

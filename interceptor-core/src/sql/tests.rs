@@ -367,3 +367,113 @@ fn a_name_of_a_function_has_two_parts_at_most() {
     assert!(counted("select shop.pg_catalog.count(a) from t"));
     assert!(!counted("select \"pg_catalog.count\"(a) from t"));
 }
+
+#[test]
+fn what_an_action_does_is_among_the_kinds() {
+    for (text, kinds) in [
+        (
+            "merge into t using u on t.a = u.a when matched then delete",
+            &["MERGE", "DELETE"][..],
+        ),
+        (
+            "merge into t using u on t.a = u.a when matched and t.b then update set b = 1 \
+             when not matched then insert values (1)",
+            &["MERGE", "UPDATE", "INSERT"],
+        ),
+        (
+            "merge into t using u on t.a = u.a when matched then do nothing",
+            &["MERGE"],
+        ),
+        (
+            "insert into t values (1) on conflict (a) do update set a = 2",
+            &["INSERT", "UPDATE"],
+        ),
+        (
+            "insert into t values (1) on conflict do nothing",
+            &["INSERT"],
+        ),
+        ("commit prepared 'x'", &["COMMIT PREPARED"]),
+        ("rollback prepared 'x'", &["ROLLBACK PREPARED"]),
+        (
+            "select set_config('role', 'x', false)",
+            &["SELECT", "SET ROLE"],
+        ),
+        (
+            "select pg_catalog.set_config('Session_Authorization'::text, 'x', true)",
+            &["SELECT", "SET ROLE"],
+        ),
+        (
+            "select set_config('search_path', $1, true)",
+            &["SELECT", "SET"],
+        ),
+        (
+            "select set_config($1, $2, true)",
+            &["SELECT", "SET ROLE", "SET"],
+        ),
+        (
+            "select set_config(lower('search_path'), $2, true)",
+            &["SELECT", "SET ROLE", "SET"],
+        ),
+        (
+            "select pg_terminate_backend(pid) from pg_stat_activity",
+            &["SELECT", "ALTER SYSTEM"],
+        ),
+        ("select pg_notify('a', 'b')", &["SELECT", "NOTIFY"]),
+        ("select pg_advisory_xact_lock(1)", &["SELECT", "LOCK"]),
+    ] {
+        let found = facts(text).kinds;
+        assert_eq!(found, kinds, "{text}");
+        assert!(
+            found
+                .iter()
+                .all(|kind| crate::command::KINDS.contains(kind))
+        );
+    }
+}
+
+#[test]
+fn what_can_only_read_is_told_strictly() {
+    for text in [
+        "select abalance from pgbench_accounts where aid = $1",
+        "select lower(a), count(*) from s.t where b = 1 and c::int4 > 2 and d like 'x%' order by 1",
+        "select a from t where id in (1, 2) and b between 1 and 2 and c = any($1::uuid[])",
+        "with x as (select 1) select * from x join generate_series(1, 2) g on true",
+        "show search_path",
+        "begin",
+        "copy t to stdout",
+        "explain delete from u where a = 1; select now()",
+        "explain analyze select 1",
+        "values (1, current_timestamp)",
+        "",
+    ] {
+        assert!(facts(text).only_reads(), "{text}");
+    }
+    for text in [
+        "select a from t for update",
+        "select a from t for key share",
+        "select wipe(a) from t",
+        "select s.lower(a) from t",
+        "select nextval('s')",
+        "select a ### b from t",
+        "select a operator(s.=) b from t",
+        "select 'x'::mood",
+        "select * into u from t",
+        "with x as (delete from t returning 1) select 1",
+        "explain analyze delete from t",
+        "select pg_read_file('x')",
+        "select (a).wipe from t",
+        "select * from wipe()",
+        "select a from t tablesample mine (1)",
+        "commit",
+        "rollback",
+        "set a.b = 1",
+        "do $$begin end$$",
+        "select 1; insert into t values (1)",
+        "execute p",
+        "lock t",
+        "select lo_unlink(1)",
+        "select pg_advisory_lock(1)",
+    ] {
+        assert!(!facts(text).only_reads(), "{text}");
+    }
+}

@@ -83,6 +83,7 @@ impl Case {
                 unfiltered: true,
                 estimated_rows: Some(10_000),
                 incomplete: None,
+                ..Facts::default()
             },
             text: "UPDATE orders SET price = 'Grüße'".into(),
             now_unix_ns: NOW_UNIX_NS,

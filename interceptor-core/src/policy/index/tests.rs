@@ -168,6 +168,7 @@ prop_compose! {
             unfiltered,
             estimated_rows,
             incomplete,
+            ..Facts::default()
         }
     }
 }

@@ -177,5 +177,9 @@ fn lifts(judged: &Judged, text: &str) -> bool {
             .functions
             .iter()
             .any(|name| name.to_string().ends_with("set_config"));
-    (by_name && may_set) || (!judged.is_function_call() && sql::lifts_read_only(text))
+    // What another session has prepared takes effect, even in a transaction that is read-only.
+    let settles = |kind: &&'static str| matches!(*kind, "COMMIT PREPARED" | "ROLLBACK PREPARED");
+    facts.kinds.iter().any(settles)
+        || (by_name && may_set)
+        || (!judged.is_function_call() && sql::lifts_read_only(text))
 }
