@@ -38,7 +38,10 @@ fn reading() -> Pair {
 fn however_a_reply_is_cut_nothing_of_it_is_read_before_its_record() {
     let failed = [error("22012", "division by <marker0>"), ready(b'I')].concat();
     let noticed = [
-        report(b'N', &[(b'S', "NOTICE"), (b'C', "00000"), (b'M', "<marker0>")]),
+        report(
+            b'N',
+            &[(b'S', "NOTICE"), (b'C', "00000"), (b'M', "<marker0>")],
+        ),
         reply(0),
     ]
     .concat();
@@ -111,7 +114,10 @@ fn what_may_do_more_than_read_waits_as_ever() {
         pair.withhold = true;
         pair.client(&query(sql));
         assert!(!pair.session.is_closed());
-        assert!(pair.to_server.is_empty() || !holds(&pair.to_server, sql), "{sql}");
+        assert!(
+            pair.to_server.is_empty() || !holds(&pair.to_server, sql),
+            "{sql}"
+        );
     }
 }
 

@@ -375,7 +375,10 @@ impl Session {
     pub fn to_client(&self) -> &[u8] {
         match self.reply_gates.front() {
             None => &self.to_client,
-            Some(gate) => self.to_client.get(..self.open_to_client(gate)).unwrap_or(&[]),
+            Some(gate) => self
+                .to_client
+                .get(..self.open_to_client(gate))
+                .unwrap_or(&[]),
         }
     }
 
@@ -424,6 +427,33 @@ impl Session {
     /// Over: no more is read, and the server's side can be closed.
     pub fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
+    }
+
+    /// Nothing is under way, and nothing is half there.
+    pub fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Running
+            && self.expected.is_empty()
+            && self.reply_gates.is_empty()
+            && self.held.is_none()
+            && [
+                &self.client_in,
+                &self.server_in,
+                &self.to_client,
+                &self.to_server,
+            ]
+            .iter()
+            .all(|buffer| buffer.is_empty())
+    }
+
+    /// Gives back the memory of a session at rest that moved much.
+    pub fn release_buffers(&mut self) {
+        if self.is_at_rest() {
+            self.client_in = BytesMut::new();
+            self.server_in = BytesMut::new();
+            self.to_client = BytesMut::new();
+            self.to_server = BytesMut::new();
+            self.expected.shrink_to_fit();
+        }
     }
 
     /// Works on everything that was read, at this time.
