@@ -20,7 +20,6 @@ pub(super) fn poll_some<F: Future + Unpin>(
     }
 }
 
-
 /// A time at which a task is to be woken. Its timer is set when the time changes, not for each wait.
 #[derive(Default)]
 pub(super) struct Deadline {

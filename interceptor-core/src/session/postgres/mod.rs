@@ -13,6 +13,7 @@
 //! [`Session::to_client`] and [`Session::to_server`] hold.
 
 mod alone;
+mod analyses;
 mod backend;
 pub mod catalog;
 mod cells;
