@@ -70,23 +70,9 @@ impl Session {
     }
 }
 
-/// The command can only read, as far as its text shows, and the gateway understood all of it.
-pub(super) fn may_overlap(judged: &Judged, text: &str) -> bool {
-    const KINDS: &[&str] = &["SELECT", "SHOW"];
-    let (analysis, facts) = (&judged.analysis, judged.facts());
-    analysis.single
-        && analysis.executes.is_empty()
-        && analysis.fetches.is_empty()
-        && facts.incomplete.is_none()
-        && facts.writes.is_empty()
-        && facts.functions.is_empty()
-        && facts.kinds.iter().all(|kind| KINDS.contains(kind))
-        && !may_lock(text)
-}
-
-/// The text may lock rows: that takes the word `FOR`, which no escape can write.
-fn may_lock(text: &str) -> bool {
-    text.as_bytes()
-        .windows(3)
-        .any(|word| word.eq_ignore_ascii_case(b"for"))
+/// The command can only read, and its own text says so: nothing runs by name.
+pub(super) fn may_overlap(judged: &Judged) -> bool {
+    let analysis = &judged.analysis;
+    let by_name = !analysis.executes.is_empty() || !analysis.fetches.is_empty();
+    !by_name && judged.facts().only_reads()
 }

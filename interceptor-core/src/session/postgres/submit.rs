@@ -76,7 +76,7 @@ impl Session {
         };
         match outcome {
             Outcome::Allow => {
-                match overlap::may_overlap(&pending.judged, text) {
+                match overlap::may_overlap(&pending.judged) {
                     true => self.record_beside(Kind::Command(event)),
                     false => self.record_before(Kind::Command(event)),
                 }
