@@ -13,6 +13,7 @@ mod garbage;
 mod masks;
 mod names;
 mod obligations;
+mod overlap;
 mod pair;
 mod splits;
 mod text;

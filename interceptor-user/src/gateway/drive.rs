@@ -5,7 +5,7 @@
 //! on its own: a peer that does not take its bytes stops what flows to it, and nothing else.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -26,10 +26,11 @@ use uuid::Uuid;
 use super::catalog::{CatalogError, Entry};
 use super::sessions::{Control, Controls, Membership};
 use super::stream::Stream;
-use super::wait::{readable, some, until, writable};
+use super::wait::{Deadline, Seldom, poll_some};
 use super::{Shared, event, holding, upstream};
 use crate::approval::{Held, Request};
 use crate::audit::{AuditError, Pending, json};
+use crate::metrics::Decided;
 
 /// How far the gateway is on its way down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +59,7 @@ const LINGER_BYTES_MAX: u64 = 1 << 20;
 
 type Reading = Pin<Box<dyn Future<Output = Result<(Arc<Catalog>, u64), CatalogError>> + Send>>;
 type Interrupting = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Staging = Pin<Box<dyn Future<Output = (watch::Receiver<Stage>, Stage)> + Send>>;
 type Connecting = Pin<Box<dyn Future<Output = io::Result<(Stream, Option<Tls>)>> + Send>>;
 
 /// A session with everything around it.
@@ -78,7 +80,12 @@ struct Driver {
     opening: Option<Opening>,
     held: Option<Held>,
     interrupting: Option<Interrupting>,
-    shown: (&'static str, u64),
+    controls: Controls,
+    stage: Staging,
+    deadline: Deadline,
+    /// Says when one of the sources that seldom have something has something.
+    seldom: Arc<Seldom>,
+    decided: Decided,
     /// Somebody ended it: nobody is waited for.
     killed: bool,
 }
@@ -100,15 +107,13 @@ impl Future for Opening {
 
 /// What ended the wait. Sockets need no word: the next turn tries them all.
 enum Woken {
-    Ready,
     Connected(io::Result<(Stream, Option<Tls>)>),
-    Recorded(Ticket, Result<u64, AuditError>),
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
     HoldRecorded(Result<u64, AuditError>),
     Resolved(Resolution),
     Interrupted,
     Control(Control),
-    Stage,
+    Stage(Stage),
 }
 
 /// A client that has just come, and what is known of it.
@@ -130,7 +135,7 @@ pub(super) async fn drive(
     arrival: Arrival,
     shared: Arc<Shared>,
     membership: Membership,
-    mut controls: Controls,
+    controls: Controls,
     mut stage: watch::Receiver<Stage>,
 ) {
     // Not marked as seen: if there was a reload since the gateway started, the first turn takes
@@ -145,6 +150,7 @@ pub(super) async fn drive(
         rates,
         shared.now(),
     );
+    let reached = *stage.borrow_and_update();
     let mut driver = Driver {
         session,
         policy,
@@ -162,124 +168,149 @@ pub(super) async fn drive(
         opening: None,
         held: None,
         interrupting: None,
-        shown: ("starting", 0),
+        controls,
+        stage: Box::pin(next_stage(stage)),
+        deadline: Deadline::default(),
+        seldom: Arc::default(),
+        decided: Decided::default(),
         killed: false,
     };
-    let mut turns = 0;
     driver.record(Kind::Connection(arrival.connection), None);
-    driver.enter_stage(*stage.borrow_and_update());
-    while !driver.session.is_closed() {
-        if driver.turn() {
-            turns += 1;
-            if turns % TURNS_MAX == 0 {
-                tokio::task::yield_now().await;
-            }
-            continue;
-        }
-        if driver.session.is_closed() {
-            break;
-        }
-        let woken = driver.wait(&mut controls, &mut stage).await;
-        if let Woken::Stage = woken {
-            let reached = *stage.borrow_and_update();
-            driver.enter_stage(reached);
-        }
-        driver.wake(woken);
-    }
+    driver.enter_stage(reached);
+    poll_fn(|context| driver.poll(context)).await;
     driver.finish().await;
 }
 
 impl Driver {
+    /// Moves the session until it is over. What it waits for then wakes the task: each source that can
+    /// have something was asked after the last thing that moved.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TURNS_MAX {
+            let moved = self.turn(context) | self.take_recorded(context);
+            if self.session.is_closed() {
+                return Poll::Ready(());
+            }
+            if moved || self.is_time(context) {
+                continue;
+            }
+            match self.poll_seldom(context) {
+                Poll::Ready(woken) => self.wake(woken),
+                Poll::Pending => {
+                    self.rest();
+                    return Poll::Pending;
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Reads, works and writes whatever can be without waiting. True if anything moved.
-    fn turn(&mut self) -> bool {
-        let mut moved = self.read_client() | self.read_server();
+    fn turn(&mut self, context: &mut Context<'_>) -> bool {
+        let wanted = (self.session.wants_client(), self.session.wants_server());
+        let mut moved = self.read_client(context) | self.read_server(context);
         if let Some(catalog) = &self.catalog {
             self.session.set_catalog_generation(catalog.generation());
         }
         if self.policy.has_changed().unwrap_or(false) {
             let policy = Arc::clone(&self.policy.borrow_and_update());
             self.session.set_policy(policy);
+            self.decided = Decided::default();
         }
         holding::advance(&mut self.session, &mut self.held, self.shared.now());
         self.act();
-        moved |= self.write_server() | self.write_client();
+        moved |= self.write_server(context) | self.write_client(context);
         self.show();
-        moved
+        // A side that was not asked before is asked in another turn.
+        let wants = (self.session.wants_client(), self.session.wants_server());
+        moved || (wants.0 && !wanted.0) || (wants.1 && !wanted.1)
     }
 
-    fn read_client(&mut self) -> bool {
+    fn read_client(&mut self, context: &mut Context<'_>) -> bool {
         if !self.session.wants_client() {
             return false;
         }
-        match self.client.try_read(self.session.client_in()) {
-            Ok(None) => false,
-            Ok(Some(0)) => {
-                self.session.handle_client_closed();
-                true
-            }
-            Ok(Some(_)) => true,
-            Err(error) => {
-                self.session
-                    .handle_broken(&format!("the client's connection broke: {}", error.kind()));
-                true
-            }
+        match self.client.poll_read(context, self.session.client_in()) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(0)) => self.session.handle_client_closed(),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => self.client_broke(&error),
         }
+        true
     }
 
-    fn read_server(&mut self) -> bool {
+    fn read_server(&mut self, context: &mut Context<'_>) -> bool {
         let Some(server) = self.server.as_mut().filter(|_| self.session.wants_server()) else {
             return false;
         };
-        match server.try_read(self.session.server_in()) {
-            Ok(None) => false,
-            Ok(Some(0)) => {
+        match server.poll_read(context, self.session.server_in()) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(0)) => {
                 // What came before the end is for the client.
                 holding::advance(&mut self.session, &mut self.held, self.shared.now());
                 self.session.handle_server_closed();
-                true
             }
-            Ok(Some(_)) => true,
-            Err(error) => {
-                self.session
-                    .handle_broken(&format!("the target's connection broke: {}", error.kind()));
-                true
-            }
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => self
+                .session
+                .handle_broken(&format!("the target's connection broke: {}", error.kind())),
         }
+        true
     }
 
-    fn write_client(&mut self) -> bool {
-        match self.client.try_write(self.session.to_client()) {
-            Ok(0) => false,
-            Ok(count) => {
-                self.session.sent_to_client(count);
-                true
-            }
-            Err(error) => {
-                self.session
-                    .handle_broken(&format!("the client's connection broke: {}", error.kind()));
-                true
-            }
+    fn write_client(&mut self, context: &mut Context<'_>) -> bool {
+        match self.client.poll_write(context, self.session.to_client()) {
+            Poll::Pending | Poll::Ready(Ok(0)) => return false,
+            Poll::Ready(Ok(count)) => self.session.sent_to_client(count),
+            Poll::Ready(Err(error)) => self.client_broke(&error),
         }
+        true
     }
 
-    fn write_server(&mut self) -> bool {
+    fn write_server(&mut self, context: &mut Context<'_>) -> bool {
         let Some(server) = &mut self.server else {
             return false;
         };
-        match server.try_write(self.session.to_server()) {
-            Ok(0) => false,
-            Ok(count) => {
+        match server.poll_write(context, self.session.to_server()) {
+            // The reason of an error may still be in what it sent before: reading finds the end.
+            Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => false,
+            Poll::Ready(Ok(count)) => {
                 self.session.sent_to_server(count);
                 true
             }
-            // The reason may still be in what it sent before: reading finds the end.
-            Err(_) => false,
         }
+    }
+
+    fn client_broke(&mut self, error: &io::Error) {
+        self.session
+            .handle_broken(&format!("the client's connection broke: {}", error.kind()));
+    }
+
+    /// Tells the machine which events are durable. True if any is.
+    fn take_recorded(&mut self, context: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while let Some((ticket, pending)) = self.recording.front_mut() {
+            let ticket = *ticket;
+            let Poll::Ready(result) = Pin::new(pending).poll(context) else {
+                break;
+            };
+            self.recording.pop_front();
+            match result {
+                Ok(_) => self.session.handle_recorded(ticket),
+                Err(error) => self.not_recorded(&error),
+            }
+            moved = true;
+        }
+        moved
     }
 
     /// Does what the machine asks.
     fn act(&mut self) {
         while let Some(action) = self.session.poll_action() {
+            // Most of the others bring something to wait for.
+            if !matches!(action, Action::Record(..)) {
+                self.seldom.ask_again();
+            }
             match action {
                 Action::Connect => {
                     self.connecting =
@@ -309,7 +340,7 @@ impl Driver {
         super::announce(self.id, &kind);
         if let Kind::Command(command) = &kind {
             let target = &self.session.target().name;
-            self.shared.metrics.decided(command, target);
+            self.decided.count(&self.shared.metrics, command, target);
         }
         let event = event(self.id.as_bytes(), kind);
         match ticket {
@@ -403,54 +434,53 @@ impl Driver {
         }
     }
 
-    /// Waits until something can move. Cancel-safe throughout: what is lost with the wait is only
-    /// the wait; every future that holds a result is kept in the driver.
-    async fn wait(&mut self, controls: &mut Controls, stage: &mut watch::Receiver<Stage>) -> Woken {
-        let Self {
-            session,
-            client,
-            server,
-            connecting,
-            recording,
-            reading,
-            opening,
-            held,
-            interrupting,
-            shared,
-            ..
-        } = self;
-        let deadline = session
-            .deadline_ns()
-            .map(|deadline| shared.epoch + Duration::from_nanos(deadline));
-        let server = server.as_ref();
-        let (reads_client, reads_server) = (session.wants_client(), session.wants_server());
-        let writes_client = client.wants_write() || !session.to_client().is_empty();
-        let writes_server =
-            server.is_some_and(Stream::wants_write) || !session.to_server().is_empty();
-        tokio::select! {
-            () = client.readable(), if reads_client => Woken::Ready,
-            () = client.writable(), if writes_client => Woken::Ready,
-            () = readable(server), if reads_server => Woken::Ready,
-            () = writable(server), if writes_server => Woken::Ready,
-            (ticket, result) = recorded(recording) => Woken::Recorded(ticket, result),
-            result = some(connecting) => Woken::Connected(result),
-            result = some(reading) => Woken::Catalog(result),
-            result = some(opening) => Woken::HoldRecorded(result),
-            resolution = some(held) => Woken::Resolved(resolution),
-            () = some(interrupting) => Woken::Interrupted,
-            control = controls.next() => Woken::Control(control),
-            changed = stage.changed() => {
-                // Without a sender the gateway is gone; the stage keeps its last value.
-                if changed.is_err() { std::future::pending::<()>().await; }
-                Woken::Stage
-            }
-            () = until(deadline) => Woken::Ready,
+    /// The machine has something to do at this time.
+    fn is_time(&mut self, context: &mut Context<'_>) -> bool {
+        let at = self.session.deadline_ns();
+        self.deadline.poll(at, self.shared.epoch, context)
+    }
+
+    /// Gives back what memory only a busy session needs.
+    fn rest(&mut self) {
+        if self.session.is_at_rest()
+            && self.client.rest() | self.server.as_mut().is_some_and(Stream::rest)
+        {
+            self.session.release_buffers();
         }
+    }
+
+    /// Asks the sources that seldom have something, if one of them may have by now.
+    fn poll_seldom(&mut self, context: &mut Context<'_>) -> Poll<Woken> {
+        let Some(waker) = self.seldom.due(context) else {
+            return Poll::Pending;
+        };
+        let context = &mut Context::from_waker(&waker);
+        let woken = if let Poll::Ready(result) = poll_some(&mut self.connecting, context) {
+            Woken::Connected(result)
+        } else if let Poll::Ready(result) = poll_some(&mut self.reading, context) {
+            Woken::Catalog(result)
+        } else if let Poll::Ready(result) = poll_some(&mut self.opening, context) {
+            Woken::HoldRecorded(result)
+        } else if let Poll::Ready(resolution) = poll_some(&mut self.held, context) {
+            Woken::Resolved(resolution)
+        } else if let Poll::Ready(()) = poll_some(&mut self.interrupting, context) {
+            Woken::Interrupted
+        } else if let Poll::Ready(control) = self.controls.poll_next(context) {
+            Woken::Control(control)
+        } else if let Poll::Ready((stage, reached)) = self.stage.as_mut().poll(context) {
+            self.stage = Box::pin(next_stage(stage));
+            Woken::Stage(reached)
+        } else {
+            return Poll::Pending;
+        };
+        // There may be more.
+        self.seldom.ask_again();
+        Poll::Ready(woken)
     }
 
     fn wake(&mut self, woken: Woken) {
         match woken {
-            Woken::Ready | Woken::Stage => {}
+            Woken::Stage(stage) => self.enter_stage(stage),
             Woken::Connected(result) => {
                 self.connecting = None;
                 match result {
@@ -459,13 +489,6 @@ impl Driver {
                         self.session.handle_connected(tls);
                     }
                     Err(error) => self.session.handle_unreachable(upstream::reason(&error)),
-                }
-            }
-            Woken::Recorded(ticket, result) => {
-                self.recording.pop_front();
-                match result {
-                    Ok(_) => self.session.handle_recorded(ticket),
-                    Err(error) => self.not_recorded(&error),
                 }
             }
             Woken::Catalog(result) => {
@@ -514,22 +537,11 @@ impl Driver {
         }
     }
 
-    /// Keeps the list of sessions up to date, where something changed.
+    /// Keeps the list of sessions up to date.
     fn show(&mut self) {
-        let shown = (self.session.state(), self.session.commands());
-        if shown == self.shown {
-            return;
-        }
-        self.shown = shown;
-        let subject = self.session.subject();
-        self.membership.update(|row| {
-            row.state = shown.0.to_owned();
-            row.commands = shown.1;
-            if row.user.is_empty() {
-                row.user.clone_from(&subject.user);
-                row.database.clone_from(&subject.database);
-            }
-        });
+        let session = &self.session;
+        self.membership.show(session.state(), session.commands());
+        self.membership.name(session.subject());
     }
 
     /// The last words: to the client what is left for it, to the server its farewell.
@@ -571,15 +583,11 @@ async fn last_words_of_killed(mut client: Stream, words: &[u8]) {
     client.reset();
 }
 
-/// The oldest event on its way to the disk. It stays in the queue.
-async fn recorded(
-    recording: &mut VecDeque<(Ticket, Pending)>,
-) -> (Ticket, Result<u64, AuditError>) {
-    match recording.front_mut() {
-        Some((ticket, pending)) => {
-            let ticket = *ticket;
-            (ticket, pending.await)
-        }
-        None => std::future::pending().await,
+/// The next stage that the gateway reaches; without a sender the gateway is gone, and none comes.
+async fn next_stage(mut stage: watch::Receiver<Stage>) -> (watch::Receiver<Stage>, Stage) {
+    if stage.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
+    let reached = *stage.borrow_and_update();
+    (stage, reached)
 }

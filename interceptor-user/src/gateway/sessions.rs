@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
+use interceptor_core::command::Subject;
 use interceptor_core::wire::postgres::startup::CancelKey;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::wait::some;
+use super::wait::poll_some;
 use crate::admin::{Killing, SessionRow};
 
 /// What can be said to a session.
@@ -35,15 +38,40 @@ struct Inner {
 }
 
 struct Member {
+    /// As it was when the session began, or since the client said who it is.
     row: SessionRow,
+    shown: Arc<Shown>,
     /// Taken by the first who kills it.
     kill: Option<oneshot::Sender<Killing>>,
 }
+
+/// What changes with each command: nobody is locked out for that.
+#[derive(Default)]
+struct Shown {
+    /// Index into [`STATES`].
+    state: AtomicU8,
+    commands: AtomicU64,
+}
+
+/// What a session can be doing: the words of [`Session::state`].
+///
+/// [`Session::state`]: interceptor_core::session::postgres::Session::state
+const STATES: [&str; 6] = [
+    "starting",
+    "authenticating",
+    "idle",
+    "active",
+    "held",
+    "closed",
+];
 
 /// A session's place among them; gone when dropped.
 pub(super) struct Membership {
     sessions: Sessions,
     id: Uuid,
+    shown: Arc<Shown>,
+    /// The list has user and database.
+    is_named: bool,
     keys: Vec<(SocketAddr, CancelKey)>,
     sender: mpsc::Sender<()>,
 }
@@ -66,10 +94,18 @@ impl Sessions {
         let (sender, cancels) = mpsc::channel(CANCELS_MAX);
         let (kill, killed) = oneshot::channel();
         let kill = Some(kill);
-        lock(&self.inner.members).insert(id, Member { row, kill });
+        let shown = Arc::new(Shown::default());
+        let member = Member {
+            row,
+            shown: Arc::clone(&shown),
+            kill,
+        };
+        lock(&self.inner.members).insert(id, member);
         let membership = Membership {
             sessions: self.clone(),
             id,
+            shown,
+            is_named: false,
             keys: Vec::new(),
             sender,
         };
@@ -80,7 +116,7 @@ impl Sessions {
     /// The open sessions, oldest first.
     pub(super) fn rows(&self) -> Vec<SessionRow> {
         let members = lock(&self.inner.members);
-        let mut rows: Vec<SessionRow> = members.values().map(|it| it.row.clone()).collect();
+        let mut rows: Vec<SessionRow> = members.values().map(Member::row).collect();
         drop(members);
         rows.sort_by(|a, b| (a.since_unix_ns, &a.id).cmp(&(b.since_unix_ns, &b.id)));
         rows
@@ -118,10 +154,37 @@ impl Membership {
         self.keys.push((target, key));
     }
 
-    /// Updates what the list shows.
-    pub(super) fn update(&self, change: impl FnOnce(&mut SessionRow)) {
+    /// Updates what the list shows of what it is doing.
+    pub(super) fn show(&self, state: &'static str, commands: u64) {
+        let index = STATES
+            .iter()
+            .position(|it| *it == state)
+            .unwrap_or_default();
+        let index = u8::try_from(index).unwrap_or_default();
+        self.shown.state.store(index, Ordering::Relaxed);
+        self.shown.commands.store(commands, Ordering::Relaxed);
+    }
+
+    /// Adds to the list who the client says it is, once that is known.
+    pub(super) fn name(&mut self, subject: &Subject) {
+        if self.is_named || subject.user.is_empty() {
+            return;
+        }
+        self.is_named = true;
         if let Some(member) = lock(&self.sessions.inner.members).get_mut(&self.id) {
-            change(&mut member.row);
+            member.row.user.clone_from(&subject.user);
+            member.row.database.clone_from(&subject.database);
+        }
+    }
+}
+
+impl Member {
+    fn row(&self) -> SessionRow {
+        let state = usize::from(self.shown.state.load(Ordering::Relaxed));
+        SessionRow {
+            state: STATES.get(state).copied().unwrap_or_default().to_owned(),
+            commands: self.shown.commands.load(Ordering::Relaxed),
+            ..self.row.clone()
         }
     }
 }
@@ -140,17 +203,21 @@ impl Controls {
     /// The next thing said to the session; waits for ever if nothing will be. Cancel-safe: both
     /// channels keep what was not taken.
     pub(super) async fn next(&mut self) -> Control {
-        tokio::select! {
-            biased;
-            killing = some(&mut self.kill) => {
-                self.kill = None;
-                match killing {
-                    Ok(killing) => Control::Kill(killing),
-                    // The sender goes with the membership, which its session holds.
-                    Err(_) => std::future::pending().await,
-                }
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// The same, to be polled.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Control> {
+        if let Poll::Ready(killing) = poll_some(&mut self.kill, context) {
+            self.kill = None;
+            // The sender goes with the membership, which its session holds.
+            if let Ok(killing) = killing {
+                return Poll::Ready(Control::Kill(killing));
             }
-            Some(()) = self.cancels.recv() => Control::Cancel,
+        }
+        match self.cancels.poll_recv(context) {
+            Poll::Ready(Some(())) => Poll::Ready(Control::Cancel),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }
@@ -203,6 +270,29 @@ mod tests {
         for _ in 0..CANCELS_MAX {
             assert!(matches!(controls.next().await, Control::Cancel));
         }
+    }
+
+    #[test]
+    fn the_list_shows_who_does_what() {
+        let sessions = Sessions::default();
+        let id = Uuid::now_v7();
+        let (mut membership, _controls) = sessions.enter(id, row(id));
+        let mut subject = Subject {
+            client: SocketAddr::from(([192, 0, 2, 1], 5000)),
+            process: None,
+            user: String::new(),
+            database: String::new(),
+        };
+        for state in STATES {
+            membership.show(state, 7);
+            membership.name(&subject);
+            let rows = sessions.rows();
+            assert_eq!((rows[0].state.as_str(), rows[0].commands), (state, 7));
+            assert_eq!(rows[0].user, "");
+        }
+        subject.user = "ada".to_owned();
+        membership.name(&subject);
+        assert_eq!(sessions.rows()[0].user, "ada");
     }
 
     #[test]

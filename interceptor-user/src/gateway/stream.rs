@@ -3,63 +3,75 @@
 //! It owns how bytes get through it: reading and writing never wait, and take what can be. It must not
 //! know whose leg it is or what the bytes mean.
 
+use std::future::Future as _;
 use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Room made for one read.
-const READ_BYTES: usize = 32 << 10;
+/// Room made for one read: at first and at rest, and where much comes.
+const READ_BYTES_MIN: usize = 2 << 10;
+const READ_BYTES_MAX: usize = 64 << 10;
 
 /// A connection to a peer.
 pub(super) struct Stream {
     socket: TcpStream,
+    /// Room made for the next read.
+    room: usize,
 }
 
 impl Stream {
     /// A connection whose bytes are as they are.
     pub(super) const fn plain(socket: TcpStream) -> Self {
-        Self { socket }
-    }
-
-    /// Reads what is there; `None` if nothing is, and 0 at the end.
-    pub(super) fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        buffer.reserve(READ_BYTES);
-        match self.socket.try_read_buf(buffer) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+        Self {
+            socket,
+            room: READ_BYTES_MIN,
         }
     }
 
-    /// Takes what there is room for, maybe nothing. Also sends what it took before and still holds,
-    /// so that it is called even if there are no `bytes`.
+    /// Reads what is there, 0 at the end; if nothing is, the task is woken when that changes.
+    pub(super) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        buffer.reserve(self.room);
+        let room = buffer.capacity() - buffer.len();
+        // It keeps nothing between polls. What it reads less than there was room for was all.
+        let read = ready!(pin!(self.socket.read_buf(buffer)).poll(context));
+        if read.as_ref().is_ok_and(|count| *count == room) {
+            self.room = room.saturating_mul(2).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        }
+        Poll::Ready(read)
+    }
+
+    /// Takes what there is room for; if there is none, the task is woken when that changes. Also sends
+    /// what it took before and still holds, so that it is called even if there are no `bytes`.
+    pub(super) fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match bytes {
+            [] => Poll::Ready(Ok(0)),
+            bytes => Pin::new(&mut self.socket).poll_write(context, bytes),
+        }
+    }
+
+    /// The session is at rest: the next read is a short one again. True if the last ones were not.
+    pub(super) fn rest(&mut self) -> bool {
+        std::mem::replace(&mut self.room, READ_BYTES_MIN) > READ_BYTES_MIN
+    }
+
+    /// Takes what there is room for without waiting, maybe nothing: for a farewell.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() {
-            return Ok(0);
-        }
         match self.socket.try_write(bytes) {
-            Ok(count) => Ok(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error),
+            written => written,
         }
-    }
-
-    /// It holds bytes that it took and that did not go out yet: it wants to be writable.
-    pub(super) const fn wants_write(&self) -> bool {
-        false
-    }
-
-    /// Waits until it can be read. Cancel-safe.
-    pub(super) async fn readable(&self) {
-        // An error shows when it is read.
-        drop(self.socket.readable().await);
-    }
-
-    /// Waits until it can be written. Cancel-safe.
-    pub(super) async fn writable(&self) {
-        drop(self.socket.writable().await);
     }
 
     /// Sends all of it. Not cancel-safe: for the last words, after which nothing comes.

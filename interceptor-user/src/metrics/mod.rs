@@ -110,6 +110,11 @@ impl Default for Metrics {
 impl Metrics {
     /// Counts a command whose intent is recorded.
     pub fn decided(&self, command: &Command, target: &str) {
+        self.counter(command, target).inc();
+    }
+
+    /// What counts commands of this outcome, rule and target.
+    fn counter(&self, command: &Command, target: &str) -> Counter {
         let rule = match command.rule.as_str() {
             "" => NONE,
             rule => rule,
@@ -120,7 +125,7 @@ impl Metrics {
             ("rule", rule),
             ("target", target),
         ];
-        self.0.decisions.get_or_create(&labels).inc();
+        self.0.decisions.get_or_create(&labels).clone()
     }
 
     /// The names, or what stands for them beyond the limits.
@@ -155,6 +160,34 @@ impl Metrics {
             .and_then(|()| encode_registry(&mut text, &sample.registry()))
             .and_then(|()| encode_eof(&mut text));
         text
+    }
+}
+
+/// What one session counts its commands with: what it has found once it does not look for again.
+#[derive(Default)]
+pub struct Decided {
+    known: Vec<(String, String, Counter)>,
+}
+
+/// Counters that one session keeps at hand.
+const KNOWN_MAX: usize = 8;
+
+impl Decided {
+    /// Counts a command whose intent is recorded. The target is the same each time.
+    pub fn count(&mut self, metrics: &Metrics, command: &Command, target: &str) {
+        let same = |(outcome, rule, _): &&(String, String, Counter)| {
+            *outcome == command.decision && *rule == command.rule
+        };
+        if let Some((.., counter)) = self.known.iter().find(same) {
+            counter.inc();
+            return;
+        }
+        let counter = metrics.counter(command, target);
+        counter.inc();
+        if self.known.len() < KNOWN_MAX {
+            let (outcome, rule) = (command.decision.clone(), command.rule.clone());
+            self.known.push((outcome, rule, counter));
+        }
     }
 }
 
@@ -281,8 +314,9 @@ mod tests {
     #[test]
     fn decisions_are_counted_by_outcome_rule_and_target() {
         let metrics = Metrics::default();
-        metrics.decided(&command("deny", "no-drop"), "orders");
-        metrics.decided(&command("deny", "no-drop"), "orders");
+        let mut decided = Decided::default();
+        decided.count(&metrics, &command("deny", "no-drop"), "orders");
+        decided.count(&metrics, &command("deny", "no-drop"), "orders");
         metrics.decided(&command("allow", ""), "orders");
         let observer = metrics.observer();
         let begun = observer.begin();

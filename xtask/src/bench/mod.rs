@@ -5,7 +5,9 @@
 //! them. Absolute figures mean little elsewhere; the ratios are the result.
 
 mod kernel;
+mod latency;
 mod load;
+mod memory;
 mod paths;
 mod policy;
 mod report;
@@ -43,6 +45,15 @@ pub(crate) struct Options {
     /// Measure these paths only
     #[arg(long, value_delimiter = ',', value_enum)]
     paths: Vec<Path>,
+    /// Measure only what begins with one of these: simple, prepared, latency, copy, select, memory, large, idle
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|begin| name.starts_with(begin))
+    }
 }
 
 /// How much work is done.
@@ -50,12 +61,21 @@ struct Scale {
     rounds: u32,
     seconds: u32,
     rows: u64,
+    /// Queries of a round of `latency`.
+    queries: usize,
+    /// Idle sessions, with the stand-in and with the real server.
+    idle: (usize, usize),
+    /// Rows of a thousand bytes.
+    large_rows: u64,
 }
 
 const FULL: Scale = Scale {
     rounds: 5,
     seconds: 2,
     rows: 2_000_000,
+    queries: 1_000,
+    idle: (10_000, 60),
+    large_rows: 1_000_000,
 };
 
 const QUICK: Scale = Scale {
@@ -63,6 +83,9 @@ const QUICK: Scale = Scale {
     // A busy machine needs one for 64 logins.
     seconds: 3,
     rows: 50_000,
+    queries: 200,
+    idle: (200, 10),
+    large_rows: 50_000,
 };
 
 /// pgbench's clients.
@@ -86,28 +109,84 @@ fn postgres(options: &Options) -> Result<()> {
     chosen.dedup();
 
     setup::run()?;
+    memory::raise_descriptors()?;
     let mut world = World::new("bench")?;
     if chosen.contains(&Path::Interceptor) {
         show::progress("building the gateway");
-        world.use_binary(&cargo::build_gateway(cargo::Profile::Release)?);
+        world.use_binary(&cargo::gateway_to_measure()?);
     }
     show::progress(&format!("filling the database with {} rows", scale.rows));
     load::prepare(&world, scale.rows)?;
-    let paths = Paths::start(&world, &chosen)?;
+    let mut paths = Paths::start(&world, &chosen)?;
 
     let mut report = Report::new(&chosen);
-    for work in everything(&scale) {
-        report.add(measure(&world, &paths, &work, &scale)?);
+    let work = everything(&scale);
+    for work in work.iter().filter(|work| options.wants(&work.name())) {
+        report.add(measure(&world, &paths, work, &scale, "")?);
+    }
+    if options.wants("latency") {
+        let rounds = scale.rounds;
+        report.latencies(latency::measure(&world, &paths, rounds, scale.queries)?);
     }
     for path in &chosen {
         if let Some(kib) = paths.memory_peak_kib(*path)? {
             report.memory(*path, kib);
         }
     }
+    if chosen.contains(&Path::Interceptor) {
+        sizes(&world, &paths, options, &scale, &mut report)?;
+        if options.wants("memory") {
+            in_memory(&world, &mut paths, &scale, &mut report)?;
+        }
+    }
     report.print();
     if let Some(file) = &options.json {
         report.write(file)?;
     }
+    Ok(())
+}
+
+/// What sessions of the gateway take.
+fn sizes(
+    world: &World,
+    paths: &Paths<'_>,
+    options: &Options,
+    scale: &Scale,
+    report: &mut Report,
+) -> Result<()> {
+    let gateway = paths.gateway_pid()?;
+    if options.wants("large") {
+        let kib = memory::large(world, gateway, scale.large_rows)?;
+        report.figure("large.above_idle", kib as f64 / 1024.0, "MiB", Some(16.0));
+    }
+    if options.wants("idle") {
+        let (stand_in, server) = scale.idle;
+        let kib = memory::idle_on_server(world, gateway, server)?;
+        report.figure("idle.with_postgresql", kib, "KiB a session", None);
+        let kib = memory::idle_on_stand_in(world, gateway, stand_in)?;
+        report.figure("idle.with_stand_in", kib, "KiB a session", Some(20.0));
+    }
+    Ok(())
+}
+
+/// pgbench again, with the gateway's log in memory: what the disk costs is the difference.
+fn in_memory(
+    world: &World,
+    paths: &mut Paths<'_>,
+    scale: &Scale,
+    report: &mut Report,
+) -> Result<()> {
+    let guard = paths.gateway_in_memory()?;
+    for clients in CLIENTS {
+        let work = Work::Pgbench {
+            prepared: true,
+            clients,
+            seconds: scale.seconds,
+        };
+        report.add(measure(world, paths, &work, scale, report::IN_MEMORY)?);
+    }
+    paths.stop_gateway()?;
+    drop(guard);
     Ok(())
 }
 
@@ -135,8 +214,15 @@ fn everything(scale: &Scale) -> Vec<Work> {
 }
 
 /// All rounds of one kind of work: A B C D, A B C D, …
-fn measure(world: &World, paths: &Paths<'_>, work: &Work, scale: &Scale) -> Result<Series> {
-    let mut series = Series::new(work.name(), work.unit());
+fn measure(
+    world: &World,
+    paths: &Paths<'_>,
+    work: &Work,
+    scale: &Scale,
+    variant: &str,
+) -> Result<Series> {
+    let name = format!("{variant}{}", work.name());
+    let mut series = Series::new(name, work.unit());
     for round in 1..=scale.rounds {
         for path in paths.all() {
             let cpu = paths.cpu_seconds(path)?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -27,6 +27,13 @@ spec:
   default: allow
   catalog: {user: interceptor_catalog, passwordFile: PASSWORD_FILE}
 ---
+kind: Target
+name: stand-in
+spec:
+  protocol: postgres
+  endpoints: ["10.77.2.2:5499"]
+  default: allow
+---
 kind: Rule
 name: no-drop
 spec:
@@ -42,6 +49,7 @@ spec:
 kind: Mask
 name: addresses
 spec:
+  targets: [bench]
   columns: [public.people_masked.email]
   with: full
 ---
@@ -132,6 +140,35 @@ impl<'w> Paths<'w> {
             .ok_or_else(|| anyhow!("no process on path {path}"))
     }
 
+    /// The gateway's process.
+    pub(crate) fn gateway_pid(&self) -> Result<u32> {
+        self.pid(Path::Interceptor)?
+            .ok_or_else(|| anyhow!("the gateway is not among the paths"))
+    }
+
+    /// Starts the gateway anew, with its log in memory: what is left of its cost does not come from the
+    /// disk. The world's own state comes back when the guard goes.
+    pub(crate) fn gateway_in_memory(&mut self) -> Result<InMemory> {
+        let gateway = self
+            .gateway
+            .as_mut()
+            .ok_or_else(|| anyhow!("the gateway is not among the paths"))?;
+        gateway.terminate()?;
+        gateway.wait(Duration::from_secs(30))?;
+        let guard = InMemory::mount(gateway.state_directory())?;
+        gateway.restart()?;
+        Ok(guard)
+    }
+
+    /// Ends the gateway, before what it writes to goes.
+    pub(crate) fn stop_gateway(&mut self) -> Result<()> {
+        if let Some(mut gateway) = self.gateway.take() {
+            gateway.terminate()?;
+            gateway.wait(Duration::from_secs(30))?;
+        }
+        Ok(())
+    }
+
     /// User and system time that the proxy on this path has used; `None` where there is none.
     ///
     /// Work of the kernel on nobody's account, such as forwarding, is in none of them.
@@ -142,6 +179,28 @@ impl<'w> Paths<'w> {
     /// The most memory that the proxy on this path ever held.
     pub(crate) fn memory_peak_kib(&self, path: Path) -> Result<Option<u64>> {
         self.pid(path)?.map(memory_peak_kib).transpose()
+    }
+}
+
+/// A file system in memory over the gateway's state directory, while this lives.
+pub(crate) struct InMemory(PathBuf);
+
+impl InMemory {
+    fn mount(place: PathBuf) -> Result<Self> {
+        use nix::mount::{MsFlags, mount};
+        let none = None::<&str>;
+        mount(none, &place, Some("tmpfs"), MsFlags::empty(), none)
+            .with_context(|| format!("no tmpfs on {}", place.display()))?;
+        Ok(Self(place))
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        use nix::mount::{MntFlags, umount2};
+        if let Err(error) = umount2(&self.0, MntFlags::MNT_DETACH) {
+            eprintln!("{} is still mounted: {error}", self.0.display());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! From samples to a table for people and a JSON array for machines.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path as FilePath;
 
@@ -8,6 +9,9 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::paths::Path;
+
+/// Begins the names of work that is done with the gateway's log in memory: no goal is about it.
+pub(super) const IN_MEMORY: &str = "log_in_memory.";
 
 /// One run over one path.
 #[derive(Debug, Clone, Copy)]
@@ -54,10 +58,44 @@ impl Series {
         )
     }
 
+    /// The median over the rounds of the ratio of processor times within a round.
+    fn cpu_ratio(&self, path: Path, to: Path) -> Option<f64> {
+        let cpu = |path| {
+            self.of(path)
+                .iter()
+                .filter_map(|sample| sample.cpu_us_per_item)
+        };
+        median(cpu(path).zip(cpu(to)).map(|(one, other)| one / other))
+    }
+
     /// The median over the rounds of the ratio within a round.
     fn ratio(&self, path: Path, to: Path) -> Option<f64> {
         let pairs = self.of(path).iter().zip(self.of(to));
         median(pairs.map(|(one, other)| one.rate / other.rate))
+    }
+}
+
+/// The median time of a query over each path, in microseconds, round by round.
+#[derive(Default)]
+pub(crate) struct Latencies(BTreeMap<Path, Vec<f64>>);
+
+impl Latencies {
+    pub(crate) fn add(&mut self, path: Path, p50_us: f64) {
+        self.0.entry(path).or_default().push(p50_us);
+    }
+
+    fn of(&self, path: Path) -> &[f64] {
+        self.0.get(&path).map_or(&[], Vec::as_slice)
+    }
+
+    fn p50(&self, path: Path) -> Option<f64> {
+        median(self.of(path).iter().copied())
+    }
+
+    /// What the path adds to the direct one: the median over the rounds of the difference within one.
+    fn added(&self, path: Path) -> Option<f64> {
+        let pairs = self.of(path).iter().zip(self.of(Path::Direct));
+        median(pairs.map(|(one, direct)| one - direct))
     }
 }
 
@@ -77,6 +115,9 @@ pub(crate) struct Report {
     paths: Vec<Path>,
     series: Vec<Series>,
     memory_kib: BTreeMap<Path, u64>,
+    latencies: Latencies,
+    /// Figures of one path only: name, value, unit, and the most that they may be.
+    figures: Vec<(&'static str, f64, &'static str, Option<f64>)>,
 }
 
 impl Report {
@@ -85,6 +126,8 @@ impl Report {
             paths: paths.to_vec(),
             series: Vec::new(),
             memory_kib: BTreeMap::new(),
+            latencies: Latencies::default(),
+            figures: Vec::new(),
         }
     }
 
@@ -94,6 +137,21 @@ impl Report {
 
     pub(crate) fn memory(&mut self, path: Path, kib: u64) {
         self.memory_kib.insert(path, kib);
+    }
+
+    pub(crate) fn latencies(&mut self, latencies: Latencies) {
+        self.latencies = latencies;
+    }
+
+    /// A figure that concerns the gateway alone; `at_most` is the goal.
+    pub(crate) fn figure(
+        &mut self,
+        name: &'static str,
+        value: f64,
+        unit: &'static str,
+        at_most: Option<f64>,
+    ) {
+        self.figures.push((name, value, unit, at_most));
     }
 
     /// The table.
@@ -110,9 +168,29 @@ impl Report {
             "µs of the proxy's processor time per query or row",
             |series, path| series.cpu(path).map(|cpu| format!("{cpu:.2}")),
         );
+        if !self.latencies.0.is_empty() {
+            println!("\none client, one query after the other: p50, and what the path adds, in µs");
+            for path in &self.paths {
+                let (p50, added) = (self.latencies.p50(*path), self.latencies.added(*path));
+                let shown = |value: Option<f64>| value.map(|us| format!("{us:.1}"));
+                println!(
+                    "  {:<20} {:>8} {:>8}",
+                    path.to_string(),
+                    shown(p50).unwrap_or_default(),
+                    shown(added).unwrap_or_default()
+                );
+            }
+        }
         println!("\npeak memory of the proxy (VmHWM)");
         for (path, kib) in &self.memory_kib {
             println!("  {path:<20} {:>8.1} MiB", *kib as f64 / 1024.0);
+        }
+        for (name, value, unit, _) in &self.figures {
+            println!("  {name:<44} {value:>10.1} {unit}");
+        }
+        println!("\ngoals");
+        for goal in self.goals() {
+            println!("  {goal}");
         }
     }
 
@@ -138,7 +216,7 @@ impl Report {
     }
 
     fn measures(&self) -> Vec<Measure> {
-        let mut list = Vec::new();
+        let mut list: Vec<Measure> = self.goals().iter().map(Goal::measure).collect();
         let mut push = |name: String, value: Option<f64>, unit| {
             if let Some(value) = value {
                 list.push(Measure {
@@ -161,10 +239,127 @@ impl Report {
                 }
             }
         }
+        for path in &self.paths {
+            push(
+                format!("latency.{path}.p50"),
+                self.latencies.p50(*path),
+                "µs",
+            );
+            push(
+                format!("latency.{path}.added"),
+                self.latencies.added(*path),
+                "µs",
+            );
+        }
+        for (name, value, unit, _) in self.figures.iter().filter(|figure| figure.3.is_none()) {
+            push((*name).to_owned(), Some(*value), *unit);
+        }
         for (path, kib) in &self.memory_kib {
             push(format!("memory_peak.{path}"), Some(*kib as f64), "KiB");
         }
         list
+    }
+}
+
+impl Report {
+    /// The project's goals that this run can tell of.
+    fn goals(&self) -> Vec<Goal> {
+        let gateway = Path::Interceptor;
+        let mut goals = Vec::new();
+        let mut goal = |name: String, value: Option<f64>, unit, limit, at_least| {
+            if let Some(value) = value {
+                goals.push(Goal {
+                    name,
+                    value,
+                    unit,
+                    limit,
+                    at_least,
+                });
+            }
+        };
+        let as_used = |series: &&Series| !series.name.starts_with(IN_MEMORY);
+        for series in self.series.iter().filter(as_used) {
+            let name = &series.name;
+            if name.ends_with("clients_8") || name.ends_with("clients_64") {
+                for other in [Path::Pgbouncer, Path::Haproxy] {
+                    let ratio = series.ratio(gateway, other);
+                    goal(format!("{name}.to_{other}"), ratio, "ratio", 1.0, true);
+                }
+            }
+            if name.contains("clients_") {
+                let ratio = series.cpu_ratio(gateway, Path::Pgbouncer);
+                goal(
+                    format!("{name}.cpu_to_pgbouncer"),
+                    ratio,
+                    "ratio",
+                    1.0,
+                    false,
+                );
+            }
+            if matches!(name.as_str(), "copy.masked" | "select.masked") {
+                let ratio = series.ratio(gateway, Path::Haproxy);
+                goal(format!("{name}.to_haproxy"), ratio, "ratio", 0.9, true);
+            }
+        }
+        let added = |path| self.latencies.added(path);
+        let ratio = added(gateway).zip(added(Path::Haproxy));
+        let ratio = ratio.map(|(ours, theirs)| ours / theirs);
+        goal(
+            "latency.added_to_haproxy".into(),
+            ratio,
+            "ratio",
+            1.2,
+            false,
+        );
+        for (name, value, unit, at_most) in &self.figures {
+            if let Some(at_most) = at_most {
+                goal((*name).to_owned(), Some(*value), *unit, *at_most, false);
+            }
+        }
+        goals
+    }
+}
+
+/// A figure that the project wants to be at least, or at most, so much.
+struct Goal {
+    name: String,
+    value: f64,
+    unit: &'static str,
+    limit: f64,
+    at_least: bool,
+}
+
+impl Goal {
+    fn is_met(&self) -> bool {
+        match self.at_least {
+            true => self.value >= self.limit,
+            false => self.value <= self.limit,
+        }
+    }
+
+    fn measure(&self) -> Measure {
+        Measure {
+            name: format!("postgres.goal.{}", self.name),
+            value: self.value,
+            unit: self.unit,
+            target: Some(self.limit),
+            ok: Some(self.is_met()),
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            value,
+            unit,
+            limit,
+            at_least,
+        } = self;
+        let sign = if *at_least { "≥" } else { "≤" };
+        let word = if self.is_met() { "met" } else { "missed" };
+        write!(f, "{name:<44} {value:>10.2} {sign} {limit} {unit}: {word}")
     }
 }
 
@@ -211,6 +406,32 @@ mod tests {
         let series = series(&[100.0, 50.0, 100.0], &[80.0, 40.0, 80.0]);
         assert_eq!(series.ratio(Path::Haproxy, Path::Direct), Some(0.8));
         assert_eq!(series.ratio(Path::Interceptor, Path::Direct), None);
+    }
+
+    #[test]
+    fn says_which_goals_are_met() {
+        let mut report = Report::new(&[Path::Direct, Path::Haproxy, Path::Interceptor]);
+        let mut latencies = Latencies::default();
+        for (path, p50) in [
+            (Path::Direct, 60.0),
+            (Path::Haproxy, 80.0),
+            (Path::Interceptor, 90.0),
+        ] {
+            latencies.add(path, p50);
+        }
+        report.latencies(latencies);
+        report.figure("idle.memory", 19.0, "KiB", Some(20.0));
+        report.figure("idle.check", 30.0, "KiB", None);
+        let goals = report.goals();
+        let told: Vec<_> = goals
+            .iter()
+            .map(|it| (it.name.as_str(), it.is_met()))
+            .collect();
+        assert_eq!(
+            told,
+            [("latency.added_to_haproxy", false), ("idle.memory", true)]
+        );
+        assert!(goals[0].to_string().ends_with("1.50 ≤ 1.2 ratio: missed"));
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Session {
             && self.held.is_none()
             && self.client_in.is_empty()
             && self.gates.is_empty()
+            && self.reply_gates.is_empty()
             && self.settings.idle;
         if self.draining && (self.phase < Phase::Running || idle) {
             self.terminate("terminating connection because interceptor is shutting down");
@@ -77,7 +78,15 @@ impl Session {
         if self.phase < Phase::Running && self.to_client.is_empty() {
             return self.handle_unreachable("it closed the connection");
         }
-        self.close("the target closed the connection", false);
+        self.server_gone = true;
+        self.close_if_server_gone();
+    }
+
+    /// Ends the session of a server that is gone, once what it had said may be read.
+    pub(super) fn close_if_server_gone(&mut self) {
+        if self.server_gone && self.reply_gates.is_empty() {
+            self.close("the target closed the connection", false);
+        }
     }
 
     /// A connection failed.
@@ -93,7 +102,7 @@ impl Session {
             return;
         }
         // In the middle of a message that passes, an error would be read as its bytes.
-        if self.pass_down == 0 && self.phase >= Phase::Startup {
+        if self.drop_unrecorded_replies() && self.phase >= Phase::Startup {
             encode::error(&mut self.to_client, Severity::Fatal, error);
         }
         self.close(reason, violation);
@@ -106,6 +115,7 @@ impl Session {
         if self.held.is_some() {
             self.end_hold("session_ended");
         }
+        self.drop_unrecorded_replies();
         for expected in core::mem::take(&mut self.expected) {
             self.not_run(expected, "session_ended");
         }

@@ -46,6 +46,7 @@ impl Session {
     fn advance_message(&mut self) -> bool {
         let blocked = self.held.is_some()
             || self.interrupting
+            || self.server_gone
             || self.expected.len() >= EXPECTED_MAX
             || self.to_server.len() >= BACKLOG_BYTES_MAX;
         if blocked || self.client_in.is_empty() {

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::Session;
+use super::analyses::Analyses;
 use super::limits::{LIMIT_CODE, Used};
 use super::queue::Expected;
 use crate::command::{Facts, Relation};
@@ -22,9 +23,6 @@ use crate::wire::postgres::encode::ErrorText;
 /// Bodies that are kept under one name by PREPARE or DECLARE, and names kept.
 const BODIES_MAX: usize = 16;
 const NAMES_MAX: usize = 10_000;
-/// Texts whose analysis is kept, and bytes of such a text.
-const ANALYSES_MAX: usize = 256;
-const ANALYSED_BYTES_MAX: usize = 4 << 10;
 
 pub(super) const COPIES_MASKED: &str = "it copies masked columns to where they would be seen";
 /// Said before the command goes, or at the server's announcement where only that tells.
@@ -135,7 +133,7 @@ pub(super) fn may_change_reading(facts: &Facts) -> bool {
 pub(super) struct Statements {
     prepared: Bodies,
     cursors: Bodies,
-    analyses: HashMap<Box<str>, Arc<Analysis>>,
+    analyses: Analyses,
 }
 
 /// Bodies by name.
@@ -287,16 +285,11 @@ impl Session {
 
     /// The analysis of a text, or the error that the client gets for it.
     pub(super) fn analyze(&mut self, text: &str) -> Result<Arc<Analysis>, ErrorText> {
-        if let Some(analysis) = self.kept.analyses.get(text) {
-            return Ok(analysis.clone());
+        if let Some(analysis) = self.kept.analyses.of(text) {
+            return Ok(analysis);
         }
         let analysis = Arc::new(sql::analyze(text).map_err(analysis_error)?);
-        if text.len() <= ANALYSED_BYTES_MAX {
-            if self.kept.analyses.len() >= ANALYSES_MAX {
-                self.kept.analyses.clear();
-            }
-            self.kept.analyses.insert(text.into(), analysis.clone());
-        }
+        self.kept.analyses.keep(text, &analysis);
         Ok(analysis)
     }
 

@@ -13,6 +13,7 @@
 //! [`Session::to_client`] and [`Session::to_server`] hold.
 
 mod alone;
+mod analyses;
 mod backend;
 pub mod catalog;
 mod cells;
@@ -26,6 +27,7 @@ mod knowledge;
 mod legs;
 mod limits;
 mod names;
+mod overlap;
 mod provenance;
 mod queue;
 mod read_only;
@@ -59,6 +61,7 @@ use knowledge::CatalogState;
 use legs::Legs;
 pub use legs::Tls;
 use names::Names;
+use overlap::ReplyGate;
 use queue::Expected;
 use read_only::ReadOnly;
 
@@ -191,6 +194,8 @@ pub struct Session {
     to_client: BytesMut,
     to_server: BytesMut,
     gates: VecDeque<Gate>,
+    /// Points in `to_client` behind which nothing goes before the event of a read is durable.
+    reply_gates: VecDeque<ReplyGate>,
     sent_up: u64,
     sent_down: u64,
     tickets: u64,
@@ -223,6 +228,8 @@ pub struct Session {
     /// The client sent Terminate, and closes its side next.
     terminated: bool,
     client_gone: bool,
+    /// The server closed its side; what it said before waits for its record.
+    server_gone: bool,
 }
 
 impl Session {
@@ -253,6 +260,7 @@ impl Session {
             to_client: BytesMut::new(),
             to_server: BytesMut::new(),
             gates: VecDeque::new(),
+            reply_gates: VecDeque::new(),
             sent_up: 0,
             sent_down: 0,
             tickets: 0,
@@ -277,6 +285,7 @@ impl Session {
             draining: false,
             terminated: false,
             client_gone: false,
+            server_gone: false,
         }
     }
 
@@ -327,7 +336,7 @@ impl Session {
             Phase::Startup | Phase::Connecting => "starting",
             Phase::Authenticating | Phase::Preparing => "authenticating",
             Phase::Running if self.held.is_some() => "held",
-            Phase::Running if self.expected.is_empty() => "idle",
+            Phase::Running if self.expected.is_empty() && self.reply_gates.is_empty() => "idle",
             Phase::Running => "active",
             Phase::Closed => "closed",
         }
@@ -348,6 +357,7 @@ impl Session {
         let room = self.client_in.len() < self.client_wants.max(READ_AHEAD_BYTES);
         self.phase != Phase::Closed
             && !self.client_gone
+            && !self.server_gone
             && room
             && self.to_server.len() < BACKLOG_BYTES_MAX
     }
@@ -355,12 +365,22 @@ impl Session {
     /// More bytes from the server are of use now.
     pub fn wants_server(&self) -> bool {
         let room = self.server_in.len() < self.server_wants.max(READ_AHEAD_BYTES);
-        self.phase != Phase::Closed && room && self.to_client.len() < BACKLOG_BYTES_MAX
+        self.phase != Phase::Closed
+            && !self.server_gone
+            && room
+            && self.to_client.len() < BACKLOG_BYTES_MAX
     }
 
-    /// What goes to the client; the driver takes from the front, with [`Self::sent_to_client`].
+    /// What may go to the client now: nothing that came of a read whose intent is not durable yet. The
+    /// driver takes from the front, with [`Self::sent_to_client`].
     pub fn to_client(&self) -> &[u8] {
-        &self.to_client
+        match self.reply_gates.front() {
+            None => &self.to_client,
+            Some(gate) => self
+                .to_client
+                .get(..self.open_to_client(gate))
+                .unwrap_or(&[]),
+        }
     }
 
     /// `count` bytes of [`Self::to_client`] are out.
@@ -410,6 +430,33 @@ impl Session {
         self.phase == Phase::Closed
     }
 
+    /// Nothing is under way, and nothing is half there.
+    pub fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Running
+            && self.expected.is_empty()
+            && self.reply_gates.is_empty()
+            && self.held.is_none()
+            && [
+                &self.client_in,
+                &self.server_in,
+                &self.to_client,
+                &self.to_server,
+            ]
+            .iter()
+            .all(|buffer| buffer.is_empty())
+    }
+
+    /// Gives back the memory of a session at rest that moved much.
+    pub fn release_buffers(&mut self) {
+        if self.is_at_rest() {
+            self.client_in = BytesMut::new();
+            self.server_in = BytesMut::new();
+            self.to_client = BytesMut::new();
+            self.to_server = BytesMut::new();
+            self.expected.shrink_to_fit();
+        }
+    }
+
     /// Works on everything that was read, at this time.
     pub fn advance(&mut self, now: Now) {
         self.now_ns = now.monotonic_ns;
@@ -430,6 +477,7 @@ impl Session {
         self.flush_notices();
         self.drain_if_idle();
         self.close_if_gone();
+        self.close_if_server_gone();
     }
 
     /// The target answered the call, on a leg that is encrypted or not.
@@ -457,6 +505,7 @@ impl Session {
         while self.gates.front().is_some_and(|gate| gate.ticket <= ticket) {
             self.gates.pop_front();
         }
+        self.open_replies(ticket);
     }
 
     /// The record cannot take events: nothing more goes to the target.

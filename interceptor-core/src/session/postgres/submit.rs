@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Session;
 use super::hold::shown_parameters;
 use super::judge::{self, Judged};
+use super::overlap;
 use super::queue::{Expected, Running};
 use crate::audit::event::Kind;
 use crate::command::Facts;
@@ -75,7 +76,10 @@ impl Session {
         };
         match outcome {
             Outcome::Allow => {
-                self.record_before(Kind::Command(event));
+                match overlap::may_overlap(&pending.judged) {
+                    true => self.record_beside(Kind::Command(event)),
+                    false => self.record_before(Kind::Command(event)),
+                }
                 self.record_all(notes);
                 self.release(pending);
             }

@@ -320,11 +320,8 @@ impl Connection {
         format!("{CONNECT} {}", self.destination)
     }
 
-    fn show(&self, state: &str) {
-        self.membership.update(|row| {
-            row.state = state.to_owned();
-            row.commands = COMMAND;
-        });
+    fn show(&self, state: &'static str) {
+        self.membership.show(state, COMMAND);
     }
 
     fn append(&self, kind: Kind) -> Pending {
