@@ -15,7 +15,7 @@ use proptest::prelude::*;
 const DETECTORS: &str = "---
 {kind: Detector, name: employee, spec: {pattern: 'EMP-[0-9]{4}'}}
 ---
-{kind: Detector, name: iban, spec: {pattern: '[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}', check: mod97}}
+{kind: Detector, name: account, spec: {pattern: '[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}', check: mod97}}
 ---
 {kind: Detector, name: member, spec: {pattern: '[0-9]{10}', check: luhn}}
 ---
@@ -137,7 +137,7 @@ fn detectors_of_the_policy_find_beside_the_gateways_own() {
     let masks = masks_with(
         DETECTORS,
         &[
-            "{patterns: [employee, iban, email], with: full}",
+            "{patterns: [employee, account, email], with: full}",
             "{patterns: [member, token], with: hash}",
             "{patterns: [handle], with: partial}",
         ],

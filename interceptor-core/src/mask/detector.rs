@@ -6,18 +6,17 @@
 //! that a number does not hide in a longer run; the work for that is bounded, and beyond the bound
 //! findings count unchecked.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use regex::bytes::Regex;
 
-use super::digits;
+use super::patterns::{check, context, iban};
 
 /// Refused findings are looked at again up to this many bytes, and as many as the text has four times.
 const RETRY_BYTES_MIN: usize = 64 * 1024;
-/// The most digits of a country's check number that are kept apart: an IBAN has 34 characters.
-const MOD97_CHARS_MAX: usize = 64;
 
 /// What a finding has to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +27,16 @@ pub(crate) enum Check {
     Luhn,
     /// Its letters and digits are right modulo 97 by ISO 7064, as in an IBAN.
     Mod97,
+    /// It is an IBAN: a known country's, of its length, and right modulo 97.
+    Iban,
+    /// Its last digit is right by Verhoeff's formula, as in an Aadhaar number.
+    Verhoeff,
+    /// A routing number of a US bank.
+    UsAba,
+    /// A number of a US provider of health care.
+    UsNpi,
+    /// Its last bytes are right by base58check, as in Bitcoin's addresses and keys.
+    Base58Check,
 }
 
 impl Check {
@@ -36,13 +45,29 @@ impl Check {
         ("none", Self::None),
         ("luhn", Self::Luhn),
         ("mod97", Self::Mod97),
+        ("iban", Self::Iban),
+        ("verhoeff", Self::Verhoeff),
+        ("us_aba", Self::UsAba),
+        ("us_npi", Self::UsNpi),
+        ("base58check", Self::Base58Check),
     ];
 
     fn passes(self, value: &[u8]) -> bool {
+        let digits = |passes: fn(&[u8]) -> bool| {
+            check::digits(value).is_some_and(|digits| digits.len() >= 2 && passes(&digits))
+        };
+        let characters = |passes: fn(&[u8]) -> bool| {
+            check::letters_and_digits(value).is_some_and(|characters| passes(&characters))
+        };
         match self {
             Self::None => true,
-            Self::Luhn => passes_luhn(value),
-            Self::Mod97 => passes_mod97(value),
+            Self::Luhn => digits(check::luhn),
+            Self::Mod97 => characters(check::mod97),
+            Self::Iban => characters(iban::is_valid),
+            Self::Verhoeff => digits(check::verhoeff),
+            Self::UsAba => digits(check::aba),
+            Self::UsNpi => digits(check::npi),
+            Self::Base58Check => check::base58check(value).is_some(),
         }
     }
 }
@@ -56,14 +81,20 @@ pub(crate) struct Detector {
     /// Which of the expression's groups is the finding; 0 is all of it.
     pub(crate) group: usize,
     pub(crate) check: Check,
+    /// Words in lower case, one of which has to stand near; none if nothing has to.
+    pub(crate) context: Vec<Box<str>>,
 }
 
 impl Detector {
     /// Finds what matches and passes, in order, without overlap.
     pub(super) fn find(&self, text: &[u8], mut found: impl FnMut(Range<usize>)) {
         let mut retries = RETRY_BYTES_MIN.saturating_add(text.len().saturating_mul(4));
+        // Finding a match costs less than finding its groups, and allocates nothing.
+        let Some(first) = self.regex.find(text) else {
+            return;
+        };
         let mut locations = self.regex.capture_locations();
-        let mut from = 0;
+        let mut from = first.start();
         while from <= text.len() {
             if self
                 .regex
@@ -77,53 +108,24 @@ impl Detector {
             };
             // A group that takes no part in the match leaves the whole of it.
             let (inner_start, inner_end) = locations.get(self.group).unwrap_or((start, end));
-            let value = text.get(inner_start..inner_end).unwrap_or_default();
+            let range = inner_start..inner_end;
             let checked = retries > 0;
-            if !value.is_empty() && (!checked || self.check.passes(value)) {
-                found(inner_start..inner_end);
+            if !range.is_empty() && (!checked || self.passes(text, &range)) {
                 // The group may end before the match does; what comes after it may begin another.
                 from = inner_end.max(start + 1);
+                found(range);
             } else {
                 retries = retries.saturating_sub(end - from + 1);
                 from = start + 1;
             }
         }
     }
-}
 
-/// Spaces and dashes group digits; anything else is no number.
-fn passes_luhn(value: &[u8]) -> bool {
-    let mut digits = Vec::new();
-    for byte in value {
-        match byte {
-            b'0'..=b'9' => digits.push(byte - b'0'),
-            b' ' | b'-' => {}
-            _ => return false,
-        }
+    fn passes(&self, text: &[u8], range: &Range<usize>) -> bool {
+        let value = text.get(range.clone()).unwrap_or_default();
+        self.check.passes(value)
+            && (self.context.is_empty() || context::is_near(text, range, &self.context))
     }
-    digits.len() >= 2 && digits::passes_luhn(&digits)
-}
-
-/// The first four characters go behind the others, letters count from 10, and the number that this
-/// gives leaves 1 modulo 97.
-fn passes_mod97(value: &[u8]) -> bool {
-    let mut characters = Vec::new();
-    for byte in value {
-        match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => characters.push(byte.to_ascii_uppercase()),
-            b' ' | b'-' => {}
-            _ => return false,
-        }
-    }
-    if !(5..=MOD97_CHARS_MAX).contains(&characters.len()) {
-        return false;
-    }
-    characters.rotate_left(4);
-    let remainder = characters.iter().fold(0_u32, |remainder, byte| match byte {
-        b'0'..=b'9' => (remainder * 10 + u32::from(byte - b'0')) % 97,
-        _ => (remainder * 100 + u32::from(byte - b'A') + 10) % 97,
-    });
-    remainder == 1
 }
 
 #[cfg(test)]
@@ -150,6 +152,19 @@ mod tests {
                 "GB82WEST12345698765433",
             ),
             (Check::Mod97, "NO9386011117947", "NO93_86011117947"),
+            (
+                Check::Iban,
+                "DE89 3704 0044 0532 0130 00",
+                "XX44 3704 0044 0532 0130 00",
+            ),
+            (Check::Verhoeff, "2363", "2364"),
+            (Check::UsAba, "021000021", "021000022"),
+            (Check::UsNpi, "1234567893", "1234567894"),
+            (
+                Check::Base58Check,
+                "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2",
+                "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN3",
+            ),
             (Check::None, "anything", ""),
         ] {
             assert!(check.passes(right.as_bytes()), "{check:?} {right}");
@@ -159,11 +174,22 @@ mod tests {
     }
 
     fn found(pattern: &str, check: Check, group: usize, text: &[u8]) -> Vec<String> {
+        found_near(pattern, check, group, &[], text)
+    }
+
+    fn found_near(
+        pattern: &str,
+        check: Check,
+        group: usize,
+        context: &[&str],
+        text: &[u8],
+    ) -> Vec<String> {
         let detector = Detector {
             name: "d".into(),
             regex: Regex::new(pattern).unwrap(),
             group,
             check,
+            context: context.iter().map(|word| (*word).into()).collect(),
         };
         let mut all = Vec::new();
         detector.find(text, |range| {
@@ -185,6 +211,15 @@ mod tests {
     fn a_group_is_the_finding() {
         let text = b"key=abc;key=;key=def";
         assert_eq!(found("key=([a-z]*)", Check::None, 1, text), ["abc", "def"]);
+    }
+
+    #[test]
+    fn a_word_has_to_stand_near() {
+        let near = |text: &str| {
+            found_near("[0-9]{4}", Check::None, 0, &["pin"], text.as_bytes()).len()
+        };
+        assert_eq!(near("the PIN is 1234"), 1);
+        assert_eq!(near("pinned 1234, year 2024"), 0);
     }
 
     /// Digits without end that no check passes: each byte would start a look at all the others.

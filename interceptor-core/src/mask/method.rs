@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::{HashKey, email};
+use super::HashKey;
+use super::patterns::email;
 
 /// What the method `full` shows: as long for every value, so that not even the length is told.
 pub const MASK_TEXT: &str = "****";

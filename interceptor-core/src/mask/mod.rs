@@ -11,20 +11,22 @@
 
 mod columns;
 mod detector;
-mod digits;
-mod email;
 mod method;
+mod patterns;
 mod text;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 pub(crate) use columns::{ColumnMask, Columns};
 pub(crate) use detector::{Check, Detector};
 pub use method::{MASK_TEXT, Method};
+pub use patterns::Pattern;
 pub(crate) use text::Finder;
-pub use text::{Pattern, TextMask};
+pub use text::TextMask;
+use text::TextPatterns;
 
 /// The key of the method `hash`: 32 random bytes, drawn once a process and kept across reloads.
 #[derive(Clone)]
@@ -65,8 +67,7 @@ impl Layer {
 pub struct Masks {
     /// None of them is empty.
     columns: Vec<Arc<Columns>>,
-    /// Each once.
-    patterns: Vec<(Finder, Method)>,
+    patterns: TextPatterns,
     hash_key: HashKey,
 }
 
@@ -74,7 +75,7 @@ impl Masks {
     pub(crate) fn new<'a>(layers: impl IntoIterator<Item = &'a Layer>, hash_key: HashKey) -> Self {
         let nothing = Self {
             columns: Vec::new(),
-            patterns: Vec::new(),
+            patterns: TextPatterns::default(),
             hash_key,
         };
         let mut all = nothing.and(layers);
@@ -94,10 +95,7 @@ impl Masks {
                 all.columns.push(Arc::clone(&layer.columns));
             }
             for (finder, method) in &layer.patterns {
-                match all.patterns.iter_mut().find(|(known, _)| known == finder) {
-                    Some((_, known)) => *known = (*method).max(*known),
-                    None => all.patterns.push((finder.clone(), *method)),
-                }
+                all.patterns.add(finder, *method);
             }
         }
         all
@@ -144,7 +142,12 @@ impl Masks {
     /// Finds every pattern in force in `text`. If there is one, the text with the findings
     /// replaced is appended to `out`; else `out` is left alone.
     pub fn mask_text(&self, text: &[u8], out: &mut Vec<u8>) -> TextMask {
-        text::mask_text(&self.patterns, &self.hash_key, text, out)
+        self.patterns.mask(&self.hash_key, text, out)
+    }
+
+    /// Tells each finding of a pattern in force, in order, by the pattern's name.
+    pub fn find_in_text(&self, text: &[u8], found: impl FnMut(&str, Range<usize>)) {
+        self.patterns.name_findings(text, found);
     }
 
     /// Appends what is shown instead of `cell`. For [`Method::Null`] that is the full mask: a

@@ -1,32 +1,13 @@
 //! Patterns in a text: find, and replace in place.
 //!
-//! It owns the one pass over a text. It must not know columns.
+//! It owns how findings that meet become one. It must not know columns.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{Detector, HashKey, Method, digits, email};
-
-/// What a value can look like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pattern {
-    /// An email address.
-    Email,
-    /// A payment card's number: issuer prefix, length and check digit fit.
-    PaymentCard,
-    /// A US social security number with its separators.
-    UsSsn,
-}
-
-impl Pattern {
-    /// Every pattern with its name in policy files.
-    pub(crate) const NAMES: &[(&str, Self)] = &[
-        ("email", Self::Email),
-        ("payment_card", Self::PaymentCard),
-        ("us_ssn", Self::UsSsn),
-    ];
-}
+use super::patterns::{self, Pattern, Patterns};
+use super::{Detector, HashKey, Method};
 
 /// What is looked for.
 #[derive(Debug, Clone)]
@@ -44,6 +25,110 @@ impl PartialEq for Finder {
             (Self::Custom(one), Self::Custom(other)) => one.name == other.name,
             _ => false,
         }
+    }
+}
+
+impl Finder {
+    /// Its name in policy files.
+    fn name(&self) -> &str {
+        match self {
+            Self::BuiltIn(pattern) => pattern.name(),
+            Self::Custom(detector) => &detector.name,
+        }
+    }
+
+    /// Where finders find the same bytes, the least names them.
+    fn rank(&self) -> u32 {
+        match self {
+            Self::Custom(_) => 0,
+            Self::BuiltIn(pattern) => 1 + *pattern as u32,
+        }
+    }
+}
+
+/// What is looked for in texts, and how it is masked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TextPatterns {
+    /// The built-in ones of the list.
+    wanted: Patterns,
+    /// Each finder once.
+    list: Vec<(Finder, Method)>,
+}
+
+impl TextPatterns {
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Adds one. If it is known, the method that shows less stays.
+    pub(super) fn add(&mut self, finder: &Finder, method: Method) {
+        if let Finder::BuiltIn(pattern) = finder {
+            self.wanted = self.wanted.with(*pattern);
+        }
+        match self.list.iter_mut().find(|(known, _)| known == finder) {
+            Some((_, known)) => *known = method.max(*known),
+            None => self.list.push((finder.clone(), method)),
+        }
+    }
+
+    /// Every finding in order, without overlap, with the name of its pattern.
+    pub(super) fn name_findings(&self, text: &[u8], mut found: impl FnMut(&str, Range<usize>)) {
+        for finding in self.find(text) {
+            found(finding.finder.name(), finding.range);
+        }
+    }
+
+    /// Appends the text with every finding replaced, if there is any.
+    pub(super) fn mask(&self, key: &HashKey, text: &[u8], out: &mut Vec<u8>) -> TextMask {
+        let findings = self.find(text);
+        if findings.is_empty() {
+            return TextMask::Clean;
+        }
+        let mut copied = 0;
+        for finding in &findings {
+            out.extend_from_slice(text.get(copied..finding.range.start).unwrap_or_default());
+            let value = text.get(finding.range.clone()).unwrap_or_default();
+            finding.method.apply(key, value, out);
+            copied = finding.range.end;
+        }
+        out.extend_from_slice(text.get(copied..).unwrap_or_default());
+        let null = findings.iter().any(|finding| finding.method.is_null());
+        let findings = u32::try_from(findings.len()).unwrap_or(u32::MAX);
+        if null {
+            TextMask::Null { findings }
+        } else {
+            TextMask::Rewritten { findings }
+        }
+    }
+
+    /// Every finding, in order, without overlap. Nothing is allocated where there is none.
+    fn find(&self, text: &[u8]) -> Vec<Finding<'_>> {
+        let mut findings = Vec::new();
+        patterns::find(text, self.wanted, &mut |pattern, range| {
+            let asked = Finder::BuiltIn(pattern);
+            let entry = self.list.iter().find(|(finder, _)| *finder == asked);
+            findings.extend(entry.map(|(finder, method)| Finding {
+                range,
+                finder,
+                method: *method,
+            }));
+        });
+        for (finder, method) in &self.list {
+            if let Finder::Custom(detector) = finder {
+                detector.find(text, |range| {
+                    findings.push(Finding {
+                        range,
+                        finder,
+                        method: *method,
+                    });
+                });
+            }
+        }
+        if findings.len() > 1 {
+            findings.sort_by_key(|finding| (finding.range.start, finding.finder.rank()));
+            findings.dedup_by(|next, last| merge(last, next));
+        }
+        findings
     }
 }
 
@@ -66,79 +151,28 @@ pub enum TextMask {
     },
 }
 
-struct Finding {
+struct Finding<'a> {
     range: Range<usize>,
+    /// What found it; where several did, the one that names it.
+    finder: &'a Finder,
     method: Method,
 }
 
-pub(super) fn mask_text(
-    patterns: &[(Finder, Method)],
-    key: &HashKey,
-    text: &[u8],
-    out: &mut Vec<u8>,
-) -> TextMask {
-    let findings = find(patterns, text);
-    if findings.is_empty() {
-        return TextMask::Clean;
-    }
-    let mut copied = 0;
-    for finding in &findings {
-        out.extend_from_slice(text.get(copied..finding.range.start).unwrap_or_default());
-        let value = text.get(finding.range.clone()).unwrap_or_default();
-        finding.method.apply(key, value, out);
-        copied = finding.range.end;
-    }
-    out.extend_from_slice(text.get(copied..).unwrap_or_default());
-    let null = findings.iter().any(|finding| finding.method.is_null());
-    let findings = u32::try_from(findings.len()).unwrap_or(u32::MAX);
-    if null {
-        TextMask::Null { findings }
-    } else {
-        TextMask::Rewritten { findings }
-    }
-}
-
-/// Every finding, in order, without overlap.
-fn find(patterns: &[(Finder, Method)], text: &[u8]) -> Vec<Finding> {
-    let method = |asked| {
-        patterns
-            .iter()
-            .find(|(known, _)| *known == Finder::BuiltIn(asked))
-            .map(|found| found.1)
-    };
-    let mut findings = Vec::new();
-    if let Some(method) = method(Pattern::Email) {
-        email::find(text, |range| findings.push(Finding { range, method }));
-    }
-    let (card, ssn) = (method(Pattern::PaymentCard), method(Pattern::UsSsn));
-    // Most texts hold few digits: counting them is one pass that the compiler vectorises.
-    let digits = |text: &[u8]| text.iter().filter(|byte| byte.is_ascii_digit()).count();
-    if (card.is_some() || ssn.is_some()) && digits(text) >= digits::DIGITS_MIN {
-        digits::find(text, card.is_some(), ssn.is_some(), |pattern, range| {
-            let method = if pattern == Pattern::UsSsn { ssn } else { card };
-            findings.extend(method.map(|method| Finding { range, method }));
-        });
-    }
-    for (finder, method) in patterns {
-        if let Finder::Custom(detector) = finder {
-            let method = *method;
-            detector.find(text, |range| findings.push(Finding { range, method }));
-        }
-    }
-    findings.sort_by_key(|finding| finding.range.start);
-    findings.dedup_by(|next, last| merge(last, next));
-    findings
-}
-
 /// Joins what overlaps, such as a card in the local part of an address; no method's remainder of
-/// the one may show what the other hides.
-fn merge(last: &mut Finding, next: &Finding) -> bool {
-    let overlap = next.range.start < last.range.end;
-    if overlap {
-        last.range.end = last.range.end.max(next.range.end);
-        last.method = last.method.max(next.method).max(Method::Full);
+/// the one may show what the other hides. Of the same bytes no more is shown than either would.
+fn merge<'a>(last: &mut Finding<'a>, next: &Finding<'a>) -> bool {
+    if next.range.start >= last.range.end {
+        return false;
     }
-    overlap
+    last.method = last.method.max(next.method);
+    if next.range != last.range {
+        last.method = last.method.max(Method::Full);
+    }
+    if next.range.len() > last.range.len() {
+        last.finder = next.finder;
+    }
+    last.range.end = last.range.end.max(next.range.end);
+    true
 }
 
 #[cfg(test)]
@@ -158,18 +192,20 @@ mod tests {
             .iter()
             .map(|(_, pattern)| Finder::BuiltIn(*pattern));
         let detectors = [
-            ("EMP-[0-9]{4}", 0, Check::None),
-            ("[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}", 0, Check::Mod97),
-            ("[0-9]{10}", 0, Check::Luhn),
-            ("token=([a-z0-9]+)", 1, Check::None),
-            ("(?i)@[a-z]+|ü", 0, Check::None),
+            ("EMP-[0-9]{4}", 0, Check::None, &[][..]),
+            ("[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}", 0, Check::Mod97, &[]),
+            ("[0-9]{10}", 0, Check::Luhn, &[]),
+            ("token=([a-z0-9]+)", 1, Check::None, &[]),
+            ("(?i)@[a-z]+|ü", 0, Check::None, &[]),
+            ("[0-9]{4}", 0, Check::None, &["pin"]),
         ];
-        let detectors = detectors.into_iter().map(|(pattern, group, check)| {
+        let detectors = detectors.into_iter().map(|(pattern, group, check, context)| {
             Finder::Custom(Arc::new(Detector {
                 name: pattern.into(),
                 regex: Regex::new(pattern).unwrap(),
                 group,
                 check,
+                context: context.iter().map(|word: &&str| (*word).into()).collect(),
             }))
         });
         own.chain(detectors).collect()
@@ -189,8 +225,26 @@ mod tests {
             "4111111111111111",
             "4111 1111 1111 1111",
             "078-05-1120",
+            "+49 30 901820",
+            "(212) 555-0123",
+            "10.0.0.1",
+            "2001:db8::1",
+            "00:1a:2b:3c:4d:5e",
+            "https://u:secret@",
+            "ssn 078051120",
+            "routing 021000021",
+            "passport C01X00T47",
+            "AKIAIOSFODNN7EXAMPLE",
+            "ghp_0123456789abcdefghijABCDEFGHIJ012345",
+            "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+            "eyJhbGciOiJIUzI1NiJ9.e30.c2ln",
+            "pin 1234",
             " ",
             "-",
+            ":",
+            "/",
+            "(",
+            "+",
             "9",
             "****",
             "ü",
@@ -210,14 +264,20 @@ mod tests {
         /// No byte of a finding stays in the clear, whichever patterns meet on it: what one of them finds
         /// alone is within what all find together, and at least as well hidden.
         #[test]
-        fn no_finding_survives(text in text(), methods in proptest::collection::vec(method(), 8)) {
-            let all: Vec<(Finder, Method)> = FINDERS.iter().cloned().zip(methods).collect();
-            let together = find(&all, text.as_bytes());
+        fn no_finding_survives(text in text(), methods in proptest::collection::vec(method(), 28)) {
+            let mut all = TextPatterns::default();
+            for (finder, method) in FINDERS.iter().zip(methods) {
+                all.add(finder, method);
+            }
+            prop_assert_eq!(all.list.len(), 28);
+            let together = all.find(text.as_bytes());
             for (before, after) in together.iter().zip(together.iter().skip(1)) {
                 prop_assert!(before.range.end <= after.range.start, "{text:?}");
             }
-            for finder in &all {
-                for alone in find(core::slice::from_ref(finder), text.as_bytes()) {
+            for (finder, method) in &all.list {
+                let mut one = TextPatterns::default();
+                one.add(finder, *method);
+                for alone in one.find(text.as_bytes()) {
                     let hidden = together.iter().any(|finding| {
                         finding.range.start <= alone.range.start
                             && alone.range.end <= finding.range.end

@@ -2,6 +2,7 @@
 //!
 //! It owns their keys. How findings come to be is [`crate::mask`]'s.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use regex::bytes::RegexBuilder;
@@ -13,7 +14,7 @@ use super::yaml::Node;
 use super::{REGEX_BYTES_MAX, REGEX_DEPTH_MAX};
 use crate::mask::{Check, Detector, Pattern};
 
-pub(super) const DETECTOR_KEYS: [&str; 3] = ["pattern", "check", "group"];
+pub(super) const DETECTOR_KEYS: [&str; 4] = ["pattern", "check", "group", "context"];
 
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -34,6 +35,7 @@ pub(super) fn read(
         Some(node) => reader.number(node, 0..=u64::from(u16::MAX)),
         None => Some(0),
     };
+    let context = reader.list(fields.optional("context"), word);
     let pattern = reader.required(&fields, "pattern", within, place)?;
     let text = reader.text(pattern)?;
     reader.count_regex(pattern)?;
@@ -57,5 +59,17 @@ pub(super) fn read(
         regex,
         group,
         check: check?,
+        context: context.unwrap_or_default(),
     }))
+}
+
+/// A word that stands near a value: letters, in any case.
+fn word(reader: &mut Reader<'_>, node: &Node) -> Option<Box<str>> {
+    let text = reader.text(node)?;
+    if !text.chars().all(char::is_alphabetic) || text.is_empty() {
+        let value = text.into();
+        reader.report(node.span, Problem::BadContextWord { value });
+        return None;
+    }
+    Some(text.to_lowercase().into_boxed_str())
 }

@@ -377,6 +377,12 @@ pub enum Problem {
         /// How many it has.
         groups: usize,
     },
+    /// Not a word that could stand near a value.
+    #[error("`{value}` is not one word; write letters alone, and each word as an entry of its own")]
+    BadContextWord {
+        /// What was written.
+        value: String,
+    },
     /// A detector by the name of a pattern that every gateway knows.
     #[error("`{name}` is a pattern that the gateway has already; choose another name")]
     BuiltInDetector {

@@ -11,7 +11,7 @@ use super::{
     target_document, test_document,
 };
 use crate::command::KINDS;
-use crate::mask::{Method, Pattern};
+use crate::mask::{Check, Method, Pattern};
 
 /// Kinds of documents, with that of tests.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
@@ -48,6 +48,11 @@ pub fn methods() -> impl Iterator<Item = &'static str> {
 /// Patterns of masks that need no Detector.
 pub fn patterns() -> impl Iterator<Item = &'static str> {
     Pattern::NAMES.iter().map(|(name, _)| *name)
+}
+
+/// Checks of detectors.
+pub fn checks() -> impl Iterator<Item = &'static str> {
+    Check::NAMES.iter().map(|(name, _)| *name)
 }
 
 /// Every mapping of the language but the document itself, as errors name it, with its keys.

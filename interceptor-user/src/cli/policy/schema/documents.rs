@@ -136,13 +136,20 @@ fn detector() -> Mapping {
             ("pattern", reference("regex")),
             (
                 "check",
-                json!({"description": "A check of the digits found. Default none.", "enum": ["luhn", "mod97", "none"]}),
+                json!({"description": "A check of what is found. Default none.", "enum": vocabulary::checks().collect::<Vec<_>>()}),
             ),
             (
                 "group",
                 describe(
                     "The capture group that is the value. Default 0, the whole.",
                     "count",
+                ),
+            ),
+            (
+                "context",
+                list(
+                    "Words, one of which has to stand near, in any case.",
+                    "word",
                 ),
             ),
         ],

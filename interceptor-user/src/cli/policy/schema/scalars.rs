@@ -80,6 +80,10 @@ pub(super) fn definitions() -> Map<String, Value> {
         "pattern",
         json!({"description": "A built-in pattern, or the name of a Detector.", "anyOf": [{"enum": vocabulary::patterns().collect::<Vec<_>>()}, {"$ref": "#/$defs/name"}]}),
     );
+    add(
+        "word",
+        json!({"description": "Letters alone.", "type": "string", "pattern": "^\\p{L}+$"}),
+    );
     let mut methods: Vec<Value> = vocabulary::methods().map(Value::from).collect();
     // YAML reads the bare word as its own null, and the language as the method.
     methods.push(Value::Null);

@@ -246,6 +246,8 @@ fn what_loading_refuses_of_one_document_the_schema_refuses() {
         ("columns: [customers.name]", "columns: [name]"),
         ("  columns: [customers.name]\n", ""),
         ("check: mod97", "check: mod10"),
+        ("context: [account, Konto]", "context: [account no]"),
+        ("context: [account, Konto]", "context: []"),
         ("  pattern: '\\b([A-Z]{2}[0-9]{2}[A-Z0-9]{11,30})\\b'\n", ""),
         ("localUsers: [sec]", "localUser: [sec]"),
         ("uids: [1001]", "uids: [sec]"),

@@ -4,37 +4,24 @@
 //! whose last is no number. It leans towards finding: bytes above 0x7f count as letters, and no
 //! part is too long.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Finds every address, in order, without overlap.
-pub(super) fn find(text: &[u8], mut found: impl FnMut(Range<usize>)) {
-    let mut from = 0;
-    for at in memchr::memchr_iter(b'@', text) {
-        if at < from {
-            continue;
-        }
-        let start = local_start(text, from, at);
-        if start == at {
-            continue;
-        }
-        if let Some(end) = domain_end(text, at + 1) {
-            found(start..end);
-            from = end;
-        }
+/// The address around an `@`, of which nothing begins before `from`.
+pub(super) fn around(text: &[u8], from: usize, at: usize) -> Option<Range<usize>> {
+    let start = local_start(text, from, at);
+    if start == at {
+        return None;
     }
+    Some(start..domain_end(text, at + 1)?)
 }
 
 /// Local part and domain, if the value is one address and nothing else.
-pub(super) fn split_whole(value: &[u8]) -> Option<(&str, &str)> {
-    let mut ranges = Vec::new();
-    find(value, |range| ranges.push(range));
-    let whole = matches!(ranges.as_slice(), [only] if *only == (0..value.len()));
-    if whole {
-        str::from_utf8(value).ok()?.split_once('@')
-    } else {
-        None
+pub(in crate::mask) fn split_whole(value: &[u8]) -> Option<(&str, &str)> {
+    let at = memchr::memchr(b'@', value)?;
+    if around(value, 0, at)? != (0..value.len()) {
+        return None;
     }
+    str::from_utf8(value).ok()?.split_once('@')
 }
 
 fn local_start(text: &[u8], from: usize, at: usize) -> usize {
@@ -92,12 +79,16 @@ pub(super) fn is_word(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use alloc::string::String;
+    use alloc::vec::Vec;
 
-    use super::*;
+    use super::super::{Pattern, Patterns, find};
 
     fn found(text: &str) -> Vec<String> {
         let mut all = Vec::new();
-        find(text.as_bytes(), |range| all.push(text[range].into()));
+        let wanted = Patterns::NONE.with(Pattern::Email);
+        find(text.as_bytes(), wanted, &mut |_, range| {
+            all.push(text[range].into());
+        });
         all
     }
 
