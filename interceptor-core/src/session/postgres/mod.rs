@@ -31,6 +31,7 @@ mod queue;
 mod read_only;
 mod recorded;
 mod replies;
+mod scram;
 mod sizes;
 mod startup;
 mod submit;
