@@ -207,7 +207,8 @@ mod tests {
         let server = server_first(server.as_bytes()).unwrap();
         assert_eq!((server.nonce, server.iterations), (nonce, 4096));
         assert_eq!(server.salt.len(), 16);
-        let last = alloc::format!("c=biws,r={nonce},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+        let last =
+            alloc::format!("c=biws,r={nonce},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
         let last = client_final(last.as_bytes()).unwrap();
         assert_eq!(last.binding, b"n,,");
         assert_eq!(last.without_proof, alloc::format!("c=biws,r={nonce}"));
@@ -263,7 +264,12 @@ mod tests {
         ] {
             assert!(server_first(message.as_bytes()).is_err(), "{message}");
         }
-        for message in ["c=biws,r=a", "c=biws,r=a,p=", "c=biws,r=a,p=YQ==", "r=a,c=biws,p=YQ=="] {
+        for message in [
+            "c=biws,r=a",
+            "c=biws,r=a,p=",
+            "c=biws,r=a,p=YQ==",
+            "r=a,c=biws,p=YQ==",
+        ] {
             assert!(client_final(message.as_bytes()).is_err(), "{message}");
         }
         assert!(server_final(b"v=YQ==").is_err());

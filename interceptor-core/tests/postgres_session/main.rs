@@ -10,9 +10,11 @@
 
 mod effects;
 mod garbage;
+mod logins;
 mod masks;
 mod names;
 mod obligations;
 mod pair;
+mod scram;
 mod splits;
 mod text;

@@ -27,7 +27,7 @@ use super::catalog::{CatalogError, Entry};
 use super::sessions::{Control, Controls, Membership};
 use super::stream::Stream;
 use super::wait::{readable, some, until, writable};
-use super::{Shared, event, holding, upstream};
+use super::{Shared, event, holding, log_in, upstream};
 use crate::approval::{Held, Request};
 use crate::audit::{AuditError, Pending, json};
 
@@ -72,6 +72,7 @@ struct Driver {
     client: Stream,
     server: Option<Stream>,
     connecting: Option<Connecting>,
+    asking: Option<log_in::Asking>,
     recording: VecDeque<(Ticket, Pending)>,
     catalog: Option<Arc<Entry>>,
     reading: Option<Reading>,
@@ -103,6 +104,7 @@ enum Woken {
     Ready,
     Connected(io::Result<(Stream, Option<Tls>)>),
     Recorded(Ticket, Result<u64, AuditError>),
+    Login(log_in::Found),
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
     HoldRecorded(Result<u64, AuditError>),
     Resolved(Resolution),
@@ -156,6 +158,7 @@ pub(super) async fn drive(
         client: Stream::plain(arrival.client),
         server: None,
         connecting: None,
+        asking: None,
         recording: VecDeque::new(),
         catalog: None,
         reading: None,
@@ -287,6 +290,13 @@ impl Driver {
                 }
                 // The machine asks for it only if it was told that the gateway can.
                 Action::EncryptClient => self.session.handle_broken("no TLS"),
+                Action::Login(question) => {
+                    self.asking = Some(log_in::ask(
+                        &self.shared.credentials,
+                        &self.session,
+                        question,
+                    ));
+                }
                 Action::Record(kind, ticket) => self.record(*kind, ticket),
                 Action::Register(key) => self.membership.register(self.destination, key),
                 Action::Cancel(key) => self.shared.sessions.cancel(self.destination, key),
@@ -411,6 +421,7 @@ impl Driver {
             client,
             server,
             connecting,
+            asking,
             recording,
             reading,
             opening,
@@ -434,6 +445,7 @@ impl Driver {
             () = writable(server), if writes_server => Woken::Ready,
             (ticket, result) = recorded(recording) => Woken::Recorded(ticket, result),
             result = some(connecting) => Woken::Connected(result),
+            found = some(asking) => Woken::Login(found),
             result = some(reading) => Woken::Catalog(result),
             result = some(opening) => Woken::HoldRecorded(result),
             resolution = some(held) => Woken::Resolved(resolution),
@@ -467,6 +479,10 @@ impl Driver {
                     Ok(_) => self.session.handle_recorded(ticket),
                     Err(error) => self.not_recorded(&error),
                 }
+            }
+            Woken::Login(found) => {
+                self.asking = None;
+                log_in::found(&mut self.session, found);
             }
             Woken::Catalog(result) => {
                 self.reading = None;

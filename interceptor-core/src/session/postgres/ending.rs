@@ -63,7 +63,8 @@ impl Session {
             return;
         }
         if self.client_in.is_empty() && self.pass_up == 0 {
-            self.close("the client closed the connection", false);
+            let reason = self.why_left();
+            self.close(reason.unwrap_or("the client closed the connection"), false);
         } else {
             self.close("the client left in the middle of a message", true);
         }

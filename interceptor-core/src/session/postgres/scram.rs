@@ -428,7 +428,8 @@ mod tests {
                 Some(_) => ChannelBinding::EndPoint,
             };
             let prover = Prover::new(&[1; NONCE_BYTES], binding, end_point.as_deref());
-            let challenger = Challenger::new(verifier.clone(), &[2; NONCE_BYTES], end_point.clone());
+            let challenger =
+                Challenger::new(verifier.clone(), &[2; NONCE_BYTES], end_point.clone());
             assert_eq!(challenger.binds(), end_point.is_some());
             let first = prover.first();
             let bound = end_point.is_some();
@@ -438,10 +439,7 @@ mod tests {
             let (awaiting, last) = asked.prove(&keys);
             let proven = challenged.last(last.as_bytes());
             let proven = proven.unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!(
-                awaiting.verify(proven.server_final.as_bytes()),
-                Ok(())
-            );
+            assert_eq!(awaiting.verify(proven.server_final.as_bytes()), Ok(()));
             // What the server learnt is enough to log in with.
             assert_eq!(*proven.keys.client, *keys.client);
         }
@@ -497,10 +495,14 @@ mod tests {
     #[test]
     fn a_downgrade_is_seen() {
         let (_, verifier) = pencil();
-        let challenger = |end_point| Challenger::new(verifier.clone(), &[2; NONCE_BYTES], end_point);
+        let challenger =
+            |end_point| Challenger::new(verifier.clone(), &[2; NONCE_BYTES], end_point);
         let first = |end_point: Option<Vec<u8>>, bound, message: &str| {
             let challenger = challenger(end_point);
-            challenger.first(bound, message.as_bytes()).map(|_| ()).err()
+            challenger
+                .first(bound, message.as_bytes())
+                .map(|_| ())
+                .err()
         };
         let end_point = || Some(vec![1; 32]);
         assert_eq!(
@@ -508,12 +510,18 @@ mod tests {
             Some(ScramError::Downgrade)
         );
         assert_eq!(first(None, false, "y,,n=,r=a"), None);
-        assert_eq!(first(end_point(), true, "n,,n=,r=a"), Some(ScramError::Mechanism));
+        assert_eq!(
+            first(end_point(), true, "n,,n=,r=a"),
+            Some(ScramError::Mechanism)
+        );
         assert_eq!(
             first(end_point(), false, "p=tls-server-end-point,,n=,r=a"),
             Some(ScramError::Mechanism)
         );
-        assert_eq!(first(end_point(), true, "p=tls-server-end-point,,n=,r=a"), None);
+        assert_eq!(
+            first(end_point(), true, "p=tls-server-end-point,,n=,r=a"),
+            None
+        );
     }
 
     #[test]
@@ -521,7 +529,11 @@ mod tests {
         for (iterations, refused) in [(1, true), (4095, true), (4096, false), (1_000_001, true)] {
             let prover = Prover::new(&[1; NONCE_BYTES], ChannelBinding::Unable, None);
             let first = format!("r={}x,s=YQ==,i={iterations}", prover.nonce);
-            assert_eq!(prover.asked(first.as_bytes()).is_err(), refused, "{iterations}");
+            assert_eq!(
+                prover.asked(first.as_bytes()).is_err(),
+                refused,
+                "{iterations}"
+            );
         }
         let prover = Prover::new(&[1; NONCE_BYTES], ChannelBinding::Unable, None);
         let own = format!("r={},s=YQ==,i=4096", prover.nonce);
@@ -534,9 +546,7 @@ mod tests {
             (SIGNATURE, ScramError::Impostor),
             ("e=other-error", ScramError::Refused),
         ] {
-            let awaiting = Awaiting {
-                signature: [3; 32],
-            };
+            let awaiting = Awaiting { signature: [3; 32] };
             assert_eq!(awaiting.verify(message.as_bytes()), Err(expected));
         }
     }
@@ -549,7 +559,10 @@ mod tests {
         assert_eq!(mock.iterations, 10_000);
         assert!(mock == Verifier::mock(&[1; 32], "nobody", Some(&like)));
         assert_ne!(mock.salt, Verifier::mock(&[1; 32], "other", None).salt);
-        assert_ne!(mock.salt, Verifier::mock(&[2; 32], "nobody", Some(&like)).salt);
+        assert_ne!(
+            mock.salt,
+            Verifier::mock(&[2; 32], "nobody", Some(&like)).salt
+        );
         assert_eq!(Verifier::mock(&[1; 32], "nobody", None).salt.len(), 16);
     }
 

@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn mechanisms_have_a_limit() {
-        let many = |count| encoded(|out| encode_mechanisms(out, core::iter::repeat_n(SCRAM, count)));
+        let many =
+            |count| encoded(|out| encode_mechanisms(out, core::iter::repeat_n(SCRAM, count)));
         assert!(request(&many(MECHANISMS_MAX)).is_ok());
         assert!(request(&many(MECHANISMS_MAX + 1)).is_err());
     }
