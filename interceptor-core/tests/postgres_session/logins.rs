@@ -602,16 +602,38 @@ mod recovered {
         assert!(pair.logged(&["Identity", "authenticated: false", "28P01"]));
     }
 
+    /// It is another password, an expired role or none: the server says so, by refusing what cannot hold.
     #[test]
-    fn another_verifier_of_the_server_is_told() {
-        let mut pair = pair(RECOVER, None, None);
-        proves(&mut pair, &with_client("n,,", &[]), SCRAM);
-        pair.server(&sasl(&[SCRAM]));
+    fn of_another_verifier_the_server_has_its_say() {
         let upstream = with_server(&servers(), "n,,", &[]);
-        pair.forget();
-        pair.server(&authentication(11, upstream.server_first.as_bytes()));
-        refused(&pair, "28000", "another verifier");
-        assert!(pair.to_server.is_empty());
+        let refusal = error("28P01", "password authentication failed for user \"app\"");
+        for (says, code) in [
+            (refusal.clone(), "28P01"),
+            // One that lets a proof pass that nobody made.
+            (authentication(0, &[]), "28000"),
+            (
+                authentication(12, upstream.server_final.as_bytes()),
+                "28000",
+            ),
+        ] {
+            let mut pair = pair(RECOVER, None, None);
+            proves(&mut pair, &with_client("n,,", &[]), SCRAM);
+            pair.server(&sasl(&[SCRAM]));
+            pair.forget();
+            pair.server(&authentication(11, upstream.server_first.as_bytes()));
+            let (_, proof) = heard(&mut pair);
+            assert!(holds(&proof, ",p="));
+            assert!(!holds(&proof, &upstream.client_final));
+            pair.server(&says);
+            pair.session.handle_server_closed();
+            pair.pump();
+            refused(&pair, code, "");
+            assert!(
+                pair.logged(&["Close", "another verifier"]),
+                "{:?}",
+                pair.log
+            );
+        }
     }
 
     #[test]

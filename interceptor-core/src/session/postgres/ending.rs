@@ -78,7 +78,8 @@ impl Session {
         if self.phase < Phase::Running && self.to_client.is_empty() {
             return self.handle_unreachable("it closed the connection");
         }
-        self.close("the target closed the connection", false);
+        let reason = self.why_left();
+        self.close(reason.unwrap_or("the target closed the connection"), false);
     }
 
     /// A connection failed.

@@ -263,10 +263,11 @@ impl Session {
         }
     }
 
-    /// Why a client that leaves now may have left.
+    /// What the record says of a session that a peer ends now, beside which peer.
     pub(super) fn why_left(&self) -> Option<&'static str> {
         match &self.authentication.stage {
             Stage::Relay(relay) => relay.why_left(),
+            Stage::Answering(answering) => answering.why_left(),
             _ => None,
         }
     }

@@ -31,6 +31,17 @@ pub(super) enum Answering {
     Last(Awaiting),
     /// All was said.
     Said,
+    /// A proof that cannot hold is out: the server has to refuse it.
+    Doomed,
+}
+
+/// What the record says of a session that ended so.
+const OTHER_VERIFIER: &str = "the target has another verifier of the user than the gateway's verifierFile, or does not let the user in: it asked with another salt";
+
+impl Answering {
+    pub(super) fn why_left(&self) -> Option<&'static str> {
+        matches!(self, Self::Doomed).then_some(OTHER_VERIFIER)
+    }
 }
 
 impl Session {
@@ -59,6 +70,8 @@ impl Session {
                 let said = verified.map(|()| Answering::Said);
                 said.map_err(|error: ScramError| format!("{error}"))
             }
+            // No server that knows the user lets that proof pass.
+            (Answering::Doomed, _) => Err(String::from(OTHER_VERIFIER)),
             (_, Request::Gss) => return self.refuse_gss(),
             _ => return self.violate("the target", "authentication came out of order"),
         };
@@ -138,13 +151,13 @@ impl Session {
                 Ok(Answering::Deriving(asked))
             }
             Some(Secret::Keys(keys, verifier)) => {
-                if verifier.salt != asked.salt || verifier.iterations != asked.iterations {
-                    return Err(format!(
-                        "it has another verifier of user \"{}\" than the gateway's verifierFile",
-                        self.server_user()
-                    ));
+                if verifier.salt == asked.salt && verifier.iterations == asked.iterations {
+                    return Ok(self.send_proof(asked, &keys));
                 }
-                Ok(self.send_proof(asked, &keys))
+                // So it asks for a user whose password is another one by now, who has expired, or whom it
+                // does not know. Which of them, and what to say of it, is the server's to tell.
+                self.send_proof(asked, &Keys::of_nobody());
+                Ok(Answering::Doomed)
             }
             None => Err(String::from("the secret was used before")),
         }
