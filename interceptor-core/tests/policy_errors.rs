@@ -66,7 +66,7 @@ const EVERY_KEY: &str = include_str!("policy_every_key.yaml");
 fn every_key_of_every_kind_is_read() {
     let snapshot = load("every-key.yaml", EVERY_KEY).unwrap_or_else(|errors| panic!("\n{errors}"));
     let expected = Counts {
-        targets: 2,
+        targets: 6,
         rules: 7,
         masks: 2,
         detectors: 1,

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod approval;
 pub mod audit;
 pub mod cli;
+pub mod credentials;
 pub mod gateway;
 pub mod identify;
 pub mod kernel;

@@ -28,6 +28,7 @@ pub struct Gateway<'w> {
     world: &'w World,
     policies: PathBuf,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
     service_manager: Option<PathBuf>,
     process: Option<Running>,
 }
@@ -44,11 +45,19 @@ impl<'w> Gateway<'w> {
             world,
             policies: policies.to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            environment: Vec::new(),
             service_manager: None,
             process: None,
         };
         gateway.restart()?;
         Ok(gateway)
+    }
+
+    /// Starts it again with these variables in its environment, besides what the tests have.
+    pub fn restart_with_environment(&mut self, variables: &[(&str, &str)]) -> Result<()> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.environment = variables.iter().map(owned).collect();
+        self.restart()
     }
 
     /// Starts it again, after it ended, as a service of the manager that listens on this socket.
@@ -65,6 +74,7 @@ impl<'w> Gateway<'w> {
         if !self.options.iter().any(|option| option == "--drain") {
             command.args(["--drain", "10s"]);
         }
+        command.envs(self.environment.iter().cloned());
         if let Some(socket) = &self.service_manager {
             command.env("NOTIFY_SOCKET", socket);
         }

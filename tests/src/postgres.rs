@@ -160,6 +160,25 @@ impl Postgres {
         Ok(text.trim_end().to_owned())
     }
 
+    /// Admits clients by these lines of `pg_hba.conf`, before those of the sample.
+    pub fn admit(&self, lines: &str) -> Result<()> {
+        let file = data_in(&self.directory).join("pg_hba.conf");
+        fs::write(&file, format!("{lines}\n{ACCESS}"))?;
+        self.reload()
+    }
+
+    /// Has it read its configuration anew, and waits until new sessions have it.
+    pub fn reload(&self) -> Result<()> {
+        const LOADED: &str = "SELECT pg_conf_load_time()";
+        let before = self.directly(LOADED)?;
+        self.directly("SELECT pg_reload_conf()")?;
+        wait_until(
+            "PostgreSQL reads its configuration",
+            Duration::from_secs(20),
+            || Ok(self.directly(LOADED)? != before),
+        )
+    }
+
     /// Everything that the server logged: each statement that reached it over the network.
     ///
     /// Statements of the harness itself arrive on the unix socket and are left out.

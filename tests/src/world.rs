@@ -226,6 +226,16 @@ impl World {
         Ok(directory)
     }
 
+    /// Writes a file that nobody but root may read.
+    pub fn write_secret(&self, name: &str, text: &str) -> Result<PathBuf> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.directory().join(name);
+        fs::write(&path, "")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
     /// Leaves everything running: [`sweep`] ends it.
     pub fn keep(self) {
         // Nothing of it may be dropped: dropping is what ends it.

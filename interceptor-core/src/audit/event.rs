@@ -193,6 +193,15 @@ pub struct Identity {
     /// The target's error code if it did not.
     #[prost(string, tag = "5")]
     pub error_code: String,
+    /// Who asked for the proof: the word of the target's `login`.
+    #[prost(string, tag = "6")]
+    pub login: String,
+    /// How the client proved who it is; empty if it did not come to that.
+    #[prost(string, tag = "7")]
+    pub method: String,
+    /// The target's user that the gateway logged in as, where it is another one.
+    #[prost(string, tag = "8")]
+    pub server_user: String,
 }
 
 /// A command and the decision on it.

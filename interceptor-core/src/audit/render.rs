@@ -166,15 +166,17 @@ fn write_identity(out: &mut String, identity: &Identity) -> fmt::Result {
     if !identity.application.is_empty() {
         write!(out, " as {}", Escaped(&identity.application))?;
     }
-    if identity.authenticated {
-        out.write_str(" authenticated")
-    } else {
-        write!(
-            out,
-            " refused by the target: {}",
-            Escaped(&identity.error_code)
-        )
+    if !identity.server_user.is_empty() {
+        write!(out, " logged in as {}", Escaped(&identity.server_user))?;
     }
+    if !identity.authenticated {
+        return write!(out, " refused: {}", Escaped(&identity.error_code));
+    }
+    out.write_str(" authenticated")?;
+    if identity.method.is_empty() {
+        return Ok(());
+    }
+    write!(out, " by {}", Escaped(&identity.method))
 }
 
 fn write_command(out: &mut String, command: &Command) -> fmt::Result {
@@ -330,6 +332,9 @@ mod tests {
                 application: nasty(),
                 authenticated: false,
                 error_code: nasty(),
+                login: nasty(),
+                method: nasty(),
+                server_user: nasty(),
             }),
             Kind::Approval(Approval {
                 resolution: nasty(),

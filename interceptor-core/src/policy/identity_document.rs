@@ -51,6 +51,30 @@ impl Identity {
         process.is_some_and(|process| self.uids.contains(&process.uid))
             || self.is.iter().any(|is| is.match_all(scope, Doubt::Differs))
     }
+
+    fn fits_by_process(&self, scope: &Scope<'_>) -> bool {
+        let asks = |is: &&Conditions| {
+            let mut conditions = is.0.iter();
+            conditions.any(|condition| matches!(condition, Condition::Process(_)))
+        };
+        let process = scope.subject.process.as_ref();
+        process.is_some_and(|process| self.uids.contains(&process.uid))
+            || self
+                .is
+                .iter()
+                .filter(asks)
+                .any(|is| is.match_all(scope, Doubt::Differs))
+    }
+}
+
+/// The kernel knows that a session is this identity's: its process fits, and not only what the client says
+/// of itself.
+pub(super) fn is_certain_by_process(identities: &[Identity], scope: &Scope<'_>) -> bool {
+    let mut fitting = fitting(identities, scope);
+    match (fitting.next(), fitting.next()) {
+        (Some(identity), None) => identity.fits_by_process(scope),
+        _ => false,
+    }
 }
 
 /// Those that fit a session; its facts and its person do not count.

@@ -195,6 +195,7 @@ fn check_references(files: &Files<'_>, errors: &mut Vec<PolicyError>) -> bool {
     for (head, target) in &files.targets {
         check(head, &target.default.references());
         check(head, &target.incomplete.references());
+        check(head, &target.login.references);
     }
     for (head, mask) in &files.masks {
         check(head, mask.targets.as_deref().unwrap_or_default());
@@ -353,6 +354,7 @@ fn compile_targets(
             default,
             incomplete,
             catalog: target.catalog.clone(),
+            login: target.login.login.clone(),
             masks: Arc::clone(masks.always()),
             masks_by_rule: masks,
             needs_estimates: estimates::are_needed(files, &head.name),

@@ -28,6 +28,8 @@ mod index;
 mod lift;
 mod lint;
 mod load;
+mod login;
+mod login_document;
 mod mask_document;
 mod mask_lists;
 mod match_document;
@@ -75,6 +77,7 @@ pub use expression::{
 pub use form::Form;
 pub use imitate::{Imitation, imitate};
 pub use lint::Warning;
+pub use login::{ClientProof, GatewayLogin, Login, LoginCredential, PasswordSource};
 pub(crate) use name::{Doubt, NamePattern, RelationPattern};
 pub(crate) use name_map::NameMap;
 pub use normal::{NormalDocument, normal_documents};
@@ -213,6 +216,8 @@ pub struct Target {
     pub incomplete: Action,
     /// How to read its catalogue; needed by masks on columns.
     pub catalog: Option<CatalogAccess>,
+    /// How its clients log in.
+    pub login: Login,
     /// The masks that are always in force on its replies.
     pub masks: Arc<Masks>,
     /// Those with what rules name besides.

@@ -234,6 +234,32 @@ pub enum Problem {
         "a target with `protocol: tcp` has no use for `catalog`, for nothing is masked there; remove it"
     )]
     PassThroughCatalog,
+    /// A login where none is seen.
+    #[error(
+        "a target with `protocol: tcp` has no use for `login`, for nothing of what it carries is understood; remove it"
+    )]
+    PassThroughLogin,
+    /// None of several keys, or more than one.
+    #[error("{within} needs exactly one of {keys}")]
+    OneOf {
+        /// The mapping.
+        within: &'static str,
+        /// The keys.
+        keys: &'static str,
+    },
+    /// Who connects could choose a user.
+    #[error(
+        "with `trust: process` a credential needs `persons` or `groups`: the process proves who somebody is, and not which user of the server they may be"
+    )]
+    TrustWithoutPerson,
+    /// A name that leads elsewhere.
+    #[error("`{value}` cannot be the name of {what}")]
+    BadCredentialName {
+        /// What was written.
+        value: String,
+        /// What it should name.
+        what: &'static str,
+    },
     /// A mask where nothing can be masked.
     #[error(
         "the mask `{mask}` is on the target `{target}`, whose protocol is `tcp`: nothing can be masked there; name the mask's `targets`"

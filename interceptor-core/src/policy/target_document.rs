@@ -11,6 +11,7 @@ use saphyr_parser::Span;
 
 use super::action_document::{ActionDocument, Reasons, Verb, read_target_action};
 use super::endpoint::{self, Written};
+use super::login_document::{self, LoginDocument};
 use super::problem::Problem;
 use super::read::{Fields, Reader};
 use super::yaml::Node;
@@ -27,6 +28,7 @@ pub(super) struct TargetDocument {
     pub(super) default: ActionDocument,
     pub(super) incomplete: ActionDocument,
     pub(super) catalog: Option<CatalogAccess>,
+    pub(super) login: LoginDocument,
 }
 
 const PROTOCOLS: &[(&str, Protocol)] = &[
@@ -34,13 +36,14 @@ const PROTOCOLS: &[(&str, Protocol)] = &[
     (Protocol::Tcp.name(), Protocol::Tcp),
 ];
 
-pub(super) const TARGET_KEYS: [&str; 6] = [
+pub(super) const TARGET_KEYS: [&str; 7] = [
     "protocol",
     "endpoints",
     "preserveClientAddress",
     "default",
     "incomplete",
     "catalog",
+    "login",
 ];
 pub(super) const CATALOG_KEYS: [&str; 2] = ["user", "passwordFile"];
 
@@ -79,6 +82,10 @@ pub(super) fn read(
         Some(node) => catalog(reader, node).map(Some),
         None => Some(None),
     };
+    let login = match fields.optional("login") {
+        Some(node) => login_document::read(reader, node),
+        None => Some(LoginDocument::default()),
+    };
     let (default, incomplete) = (default?, incomplete?);
     if protocol == Some(Protocol::Tcp) {
         check_pass_through(reader, name, &fields, [&default, &incomplete]);
@@ -111,6 +118,7 @@ pub(super) fn read(
         default,
         incomplete,
         catalog: catalog?,
+        login: login?,
     })
 }
 
@@ -129,6 +137,9 @@ fn check_pass_through<const N: usize>(
     }
     if let Some(node) = fields.optional("catalog") {
         reader.report(node.span, Problem::PassThroughCatalog);
+    }
+    if let Some(node) = fields.optional("login") {
+        reader.report(node.span, Problem::PassThroughLogin);
     }
 }
 
@@ -179,7 +190,7 @@ fn catalog(reader: &mut Reader<'_>, node: &Node) -> Option<CatalogAccess> {
     })
 }
 
-fn absolute_path(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+pub(super) fn absolute_path(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let text = reader.text(node)?;
     if !text.starts_with('/') {
         reader.report(

@@ -72,6 +72,15 @@ impl View {
         &self.who
     }
 
+    /// The person is known by the client's process, as the kernel saw it: nothing that the client says
+    /// of itself is needed.
+    pub fn is_person_certain_by_process(&self) -> bool {
+        let facts = Facts::default();
+        let input = Input::nothing(&facts);
+        let identities = &self.snapshot.identities;
+        identity_document::is_certain_by_process(identities, &self.scope(&input))
+    }
+
     /// Judges a command. Docs: `docs/policies.md`, "How a decision is made".
     pub fn decide(&self, input: &Input<'_>) -> Decision {
         let observer = self.snapshot.observer.as_deref();

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 
 use super::{
     Protocol, action_document, approver_document, detector_document, files, grant_document,
-    identity_document, mask_document, match_document, obligation_document, rule_document,
-    target_document, test_document,
+    identity_document, login_document, mask_document, match_document, obligation_document,
+    rule_document, target_document, test_document,
 };
 use crate::command::KINDS;
 use crate::mask::{Check, Method, Pattern};
@@ -60,6 +60,13 @@ pub fn mappings() -> Vec<(&'static str, &'static [&'static str])> {
     [
         ("a Target's spec", &target_document::TARGET_KEYS[..]),
         ("`catalog`", &target_document::CATALOG_KEYS),
+        ("`login`", &login_document::LOGIN_KEYS),
+        ("`recover`", &login_document::RECOVER_KEYS),
+        ("`gateway`", &login_document::GATEWAY_KEYS),
+        (
+            "an entry of `credentials`",
+            &login_document::CREDENTIAL_KEYS,
+        ),
         // What a target does takes the verbs as keys, and nothing else.
         ("an action", &TARGET_VERB_NAMES),
         ("a Rule's spec", &rule_document::RULE_KEYS),

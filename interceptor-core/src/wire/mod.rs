@@ -4,5 +4,6 @@
 
 pub mod postgres;
 mod reader;
+pub mod scram;
 
 pub use reader::{DecodeError, Reader};

@@ -10,10 +10,12 @@
 
 mod effects;
 mod garbage;
+mod logins;
 mod masks;
 mod names;
 mod obligations;
 mod overlap;
 mod pair;
+mod scram;
 mod splits;
 mod text;

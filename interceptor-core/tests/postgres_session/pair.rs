@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use interceptor_core::audit::event::Kind;
-use interceptor_core::command::{Resolution, Subject};
+use interceptor_core::command::{Process, Resolution, Subject};
 use interceptor_core::mask::HashKey;
 use interceptor_core::policy::{self, Rate, Snapshot, Source};
 use interceptor_core::session::postgres::catalog::{
     Catalog, CatalogColumn, CatalogFunction, CatalogRelation, Contents, FunctionKind, Language,
     RelationKind, Volatility,
 };
-use interceptor_core::session::postgres::{Action, Session, Ticket};
+use interceptor_core::session::postgres::login::{Answer, NONCE_BYTES, Question, Verifier};
+use interceptor_core::session::postgres::{Action, Session, Ticket, Tls};
 use interceptor_core::session::{Now, Rates};
 
 use crate::text::*;
@@ -178,16 +179,33 @@ pub(crate) struct Pair {
     pub(crate) relations: Vec<CatalogRelation>,
     generation: u64,
     requests: u64,
+    /// What a login finds.
+    pub(crate) login: Found,
+    pub(crate) client_tls: Option<Tls>,
+    pub(crate) server_tls: Option<Tls>,
+}
+
+/// What the world outside has for a login.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) verifier: Option<Verifier>,
+    pub(crate) password: String,
+    pub(crate) fails: bool,
 }
 
 impl Pair {
     /// Before the first byte.
     pub(crate) fn new(policy: &str) -> Self {
+        Self::of(policy, None)
+    }
+
+    /// The same for a process of the gateway's host.
+    pub(crate) fn of(policy: &str, process: Option<Process>) -> Self {
         let policy = snapshot(policy);
         let target = Arc::clone(policy.target("shop").unwrap());
         let subject = Subject {
             client: SocketAddr::from(([10, 9, 0, 1], 50_000)),
-            process: None,
+            process,
             user: String::new(),
             database: String::new(),
         };
@@ -209,6 +227,9 @@ impl Pair {
             relations: relations(),
             generation: 0,
             requests: 0,
+            login: Found::default(),
+            client_tls: None,
+            server_tls: None,
         }
     }
 
@@ -283,9 +304,14 @@ impl Pair {
         match action {
             Action::Connect => {
                 self.log.push("connect".into());
-                self.session.handle_connected(None);
+                self.session.handle_connected(self.server_tls.clone());
             }
-            Action::EncryptClient => self.log.push("encrypt the client".into()),
+            Action::EncryptClient => {
+                self.log.push("encrypt the client".into());
+                if let Some(tls) = self.client_tls.clone() {
+                    self.session.handle_client_encrypted(tls);
+                }
+            }
             Action::Record(kind, ticket) => {
                 self.log.push(describe(&kind));
                 match ticket {
@@ -303,6 +329,7 @@ impl Pair {
                     self.session.handle_interrupted();
                 }
             }
+            Action::Login(question) => self.log_in(question),
             Action::ReadCatalog { .. } => {
                 let catalog = Catalog::new(Contents {
                     relations: self.relations.clone(),
@@ -325,6 +352,22 @@ impl Pair {
             }
             Action::Withdraw => self.log.push("withdraw".into()),
         }
+    }
+
+    fn log_in(&mut self, question: Question) {
+        if self.login.fails {
+            return self.session.handle_no_login("no such thing");
+        }
+        self.session.handle_login(match question {
+            Question::Begin { verifier_file, .. } => Answer::Begun {
+                random: [[7; NONCE_BYTES], [8; NONCE_BYTES]],
+                verifier: verifier_file.and_then(|_| self.login.verifier.clone()),
+            },
+            Question::Password { .. } => {
+                Answer::Password(self.login.password.clone().into_bytes().into())
+            }
+            Question::Derive(derivation) => Answer::Derived(derivation.run()),
+        });
     }
 
     /// Every event withheld so far is durable now.

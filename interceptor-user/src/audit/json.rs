@@ -71,6 +71,9 @@ fn kind(kind: &Kind) -> Value {
             "application": identity.application,
             "authenticated": identity.authenticated,
             "error_code": identity.error_code,
+            "login": identity.login,
+            "method": identity.method,
+            "server_user": identity.server_user,
         }),
         Kind::Command(command) => json!({
             "command": command.number,

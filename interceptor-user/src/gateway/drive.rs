@@ -27,7 +27,7 @@ use super::catalog::{CatalogError, Entry};
 use super::sessions::{Control, Controls, Membership};
 use super::stream::Stream;
 use super::wait::{Deadline, Seldom, poll_some};
-use super::{Shared, event, holding, upstream};
+use super::{Shared, event, holding, log_in, upstream};
 use crate::approval::{Held, Request};
 use crate::audit::{AuditError, Pending, json};
 use crate::metrics::Decided;
@@ -74,6 +74,7 @@ struct Driver {
     client: Stream,
     server: Option<Stream>,
     connecting: Option<Connecting>,
+    asking: Option<log_in::Asking>,
     recording: VecDeque<(Ticket, Pending)>,
     catalog: Option<Arc<Entry>>,
     reading: Option<Reading>,
@@ -108,6 +109,7 @@ impl Future for Opening {
 /// What ended the wait. Sockets need no word: the next turn tries them all.
 enum Woken {
     Connected(io::Result<(Stream, Option<Tls>)>),
+    Login(log_in::Found),
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
     HoldRecorded(Result<u64, AuditError>),
     Resolved(Resolution),
@@ -162,6 +164,7 @@ pub(super) async fn drive(
         client: Stream::plain(arrival.client),
         server: None,
         connecting: None,
+        asking: None,
         recording: VecDeque::new(),
         catalog: None,
         reading: None,
@@ -318,6 +321,13 @@ impl Driver {
                 }
                 // The machine asks for it only if it was told that the gateway can.
                 Action::EncryptClient => self.session.handle_broken("no TLS"),
+                Action::Login(question) => {
+                    self.asking = Some(log_in::ask(
+                        &self.shared.credentials,
+                        &self.session,
+                        question,
+                    ));
+                }
                 Action::Record(kind, ticket) => self.record(*kind, ticket),
                 Action::Register(key) => self.membership.register(self.destination, key),
                 Action::Cancel(key) => self.shared.sessions.cancel(self.destination, key),
@@ -457,6 +467,8 @@ impl Driver {
         let context = &mut Context::from_waker(&waker);
         let woken = if let Poll::Ready(result) = poll_some(&mut self.connecting, context) {
             Woken::Connected(result)
+        } else if let Poll::Ready(found) = poll_some(&mut self.asking, context) {
+            Woken::Login(found)
         } else if let Poll::Ready(result) = poll_some(&mut self.reading, context) {
             Woken::Catalog(result)
         } else if let Poll::Ready(result) = poll_some(&mut self.opening, context) {
@@ -490,6 +502,10 @@ impl Driver {
                     }
                     Err(error) => self.session.handle_unreachable(upstream::reason(&error)),
                 }
+            }
+            Woken::Login(found) => {
+                self.asking = None;
+                log_in::found(&mut self.session, found);
             }
             Woken::Catalog(result) => {
                 self.reading = None;

@@ -14,6 +14,7 @@ mod ending;
 mod handover;
 mod holding;
 mod in_use;
+mod log_in;
 mod pass;
 mod policy_watch;
 mod rates;
@@ -40,6 +41,7 @@ use uuid::Uuid;
 
 use crate::approval::Approvals;
 use crate::audit::{Recorder, json};
+use crate::credentials::Credentials;
 use crate::identify::Identifier;
 use crate::metrics::Metrics;
 
@@ -55,6 +57,8 @@ struct Shared {
     sessions: sessions::Sessions,
     catalogs: catalog::Catalogs,
     identifier: Identifier,
+    /// What logins need.
+    credentials: Arc<Credentials>,
     passing: pass::Passing,
     /// What has been decided.
     metrics: Metrics,

@@ -30,6 +30,7 @@ use crate::admin::{self, AdminContext, ReloadRequest, UpgradeRequest};
 use crate::approval::Approvals;
 use crate::audit::{Recorder, Store};
 use crate::cli::arguments::RunArgs;
+use crate::credentials::Credentials;
 use crate::identify::Identifier;
 use crate::kernel::{Attached, KernelError, Plane, PlaneConfig};
 use crate::metrics::{Metrics, serve};
@@ -190,6 +191,8 @@ async fn serve(
         snapshots,
         recorder.clone(),
     )?;
+    let credentials = Credentials::new(&own.key, arguments.cgroup.as_deref())
+        .context("nothing to log in with can be fetched")?;
     let shared = Arc::new(Shared {
         policy: targets.policy(),
         directories: targets.directories(),
@@ -199,6 +202,7 @@ async fn serve(
         sessions: sessions::Sessions::default(),
         catalogs: catalog::Catalogs::default(),
         identifier,
+        credentials: Arc::new(credentials),
         passing: pass::Passing::start()?,
         metrics: own.metrics,
         rates: Arc::default(),

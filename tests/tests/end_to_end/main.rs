@@ -13,6 +13,7 @@ mod hostile;
 mod kill;
 mod lifecycle;
 mod load;
+mod login;
 mod masks;
 mod metrics;
 mod names;

@@ -64,7 +64,8 @@ impl Session {
             return;
         }
         if self.client_in.is_empty() && self.pass_up == 0 {
-            self.close("the client closed the connection", false);
+            let reason = self.why_left();
+            self.close(reason.unwrap_or("the client closed the connection"), false);
         } else {
             self.close("the client left in the middle of a message", true);
         }
@@ -85,7 +86,8 @@ impl Session {
     /// Ends the session of a server that is gone, once what it had said may be read.
     pub(super) fn close_if_server_gone(&mut self) {
         if self.server_gone && self.reply_gates.is_empty() {
-            self.close("the target closed the connection", false);
+            let reason = self.why_left();
+            self.close(reason.unwrap_or("the target closed the connection"), false);
         }
     }
 

@@ -32,7 +32,7 @@ impl Session {
         loop {
             let progress = match self.phase {
                 Phase::Startup => self.advance_startup(),
-                Phase::Authenticating => self.advance_credentials(),
+                Phase::Proving | Phase::Authenticating => self.advance_credentials(),
                 Phase::Running => self.advance_message(),
                 Phase::Connecting | Phase::Preparing | Phase::Closed => false,
             };

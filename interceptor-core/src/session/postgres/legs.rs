@@ -46,10 +46,6 @@ struct Asked {
 
 impl Legs {
     /// Both are encrypted with the same certificate: channel binding holds from end to end.
-    #[allow(
-        dead_code,
-        reason = "authentication asks it once it relays channel binding"
-    )]
     pub(super) fn same_certificate(&self) -> bool {
         match (&self.client, &self.server) {
             (Some(client), Some(server)) => {

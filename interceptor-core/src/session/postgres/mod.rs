@@ -14,6 +14,7 @@
 
 mod alone;
 mod analyses;
+mod authentication;
 mod backend;
 pub mod catalog;
 mod cells;
@@ -26,6 +27,7 @@ mod judge;
 mod knowledge;
 mod legs;
 mod limits;
+pub mod login;
 mod names;
 mod overlap;
 mod provenance;
@@ -33,6 +35,7 @@ mod queue;
 mod read_only;
 mod recorded;
 mod replies;
+mod scram;
 mod sizes;
 mod startup;
 mod submit;
@@ -45,6 +48,7 @@ use alloc::vec::Vec;
 
 use bytes::{Buf, BytesMut};
 use hashbrown::HashMap;
+use zeroize::Zeroize as _;
 
 use crate::audit::event::Kind;
 use crate::command::Subject;
@@ -54,6 +58,7 @@ use crate::session::{Now, Rates};
 use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::startup::CancelKey;
 pub use alone::{Alone, OWN_REFUSALS, alone};
+use authentication::Authentication;
 use cells::RowPlan;
 use hold::Held;
 use judge::Statements;
@@ -90,6 +95,8 @@ pub enum Action {
     /// [`Session::client_in`], if anything, is the begin of the handshake. Then
     /// [`Session::handle_client_encrypted`] or [`Session::handle_broken`].
     EncryptClient,
+    /// Find out what a login needs; then [`Session::handle_login`] or [`Session::handle_no_login`].
+    Login(login::Question),
     /// Dial the target, encrypted as its policy says; then [`Session::handle_connected`] or [`Session::handle_unreachable`].
     Connect,
     /// Write an event down. With a ticket: say [`Session::handle_recorded`] once it is durable.
@@ -151,9 +158,11 @@ pub struct HoldRequest {
 enum Phase {
     /// The client has not started a session.
     Startup,
+    /// The client proves to the gateway who it is.
+    Proving,
     /// The target is being dialled.
     Connecting,
-    /// Credentials are relayed.
+    /// Credentials are relayed, or the gateway logs in.
     Authenticating,
     /// The client is in; the first ReadyForQuery has not come.
     Preparing,
@@ -201,6 +210,7 @@ pub struct Session {
     tickets: u64,
 
     legs: Legs,
+    authentication: Authentication,
     startup_packet: BytesMut,
     settings: startup::Settings,
     expected: VecDeque<Expected>,
@@ -265,6 +275,7 @@ impl Session {
             sent_down: 0,
             tickets: 0,
             legs: Legs::default(),
+            authentication: Authentication::default(),
             startup_packet: BytesMut::new(),
             settings: startup::Settings::default(),
             expected: VecDeque::new(),
@@ -334,7 +345,7 @@ impl Session {
     pub fn state(&self) -> &'static str {
         match self.phase {
             Phase::Startup | Phase::Connecting => "starting",
-            Phase::Authenticating | Phase::Preparing => "authenticating",
+            Phase::Proving | Phase::Authenticating | Phase::Preparing => "authenticating",
             Phase::Running if self.held.is_some() => "held",
             Phase::Running if self.expected.is_empty() && self.reply_gates.is_empty() => "idle",
             Phase::Running => "active",
@@ -402,6 +413,11 @@ impl Session {
 
     /// `count` bytes of [`Self::to_server`] are out.
     pub fn sent_to_server(&mut self, count: usize) {
+        if self.phase < Phase::Running {
+            // There are credentials among them.
+            let sent = count.min(self.to_server.len());
+            self.to_server.get_mut(..sent).unwrap_or_default().zeroize();
+        }
         self.to_server.advance(count.min(self.to_server.len()));
         self.sent_up += count as u64;
     }
@@ -484,9 +500,13 @@ impl Session {
     pub fn handle_connected(&mut self, server: Option<Tls>) {
         if self.phase == Phase::Connecting {
             self.legs.server = server;
-            let packet = core::mem::take(&mut self.startup_packet);
+            let Some(packet) = self.packet_for_server() else {
+                let what = "the startup packet has no room for the server's user";
+                return self.cannot_log_in("54000", what);
+            };
             self.to_server.extend_from_slice(&packet);
             self.phase = Phase::Authenticating;
+            self.begin_answering();
         }
     }
 

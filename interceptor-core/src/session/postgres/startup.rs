@@ -1,5 +1,5 @@
 //! From the first byte to the first ReadyForQuery: what kind of connection it is, who the client
-//! says it is, and the credentials, which are relayed and never kept.
+//! says it is. Whether it is, [`super::authentication`] finds out.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -7,15 +7,14 @@ use alloc::vec::Vec;
 
 use bytes::Buf;
 
-use super::{AUTHENTICATION_BYTES_MAX, Action, Phase, Session, judge};
+use super::{Action, Phase, Session, judge};
 use crate::audit::event::{self, Kind};
 use crate::command::Facts;
 use crate::policy::Outcome;
 use crate::sql::Analysis;
-use crate::wire::postgres::backend::{self, Authentication};
+use crate::wire::postgres::backend;
 use crate::wire::postgres::encode::ErrorText;
-use crate::wire::postgres::frame::{self, FrameError};
-use crate::wire::postgres::frontend;
+use crate::wire::postgres::frame;
 use crate::wire::postgres::startup::{self, FirstPacket, Startup};
 
 /// What the server last said of the session, as far as reading statements depends on it.
@@ -96,8 +95,7 @@ impl Session {
         if !self.begin_read_only() {
             return;
         }
-        self.phase = Phase::Connecting;
-        self.actions.push_back(Action::Connect);
+        self.begin_login();
     }
 
     /// A role set at the start is judged as `SET ROLE` is. Nobody can be asked yet, so that a hold
@@ -127,48 +125,18 @@ impl Session {
         allowed
     }
 
-    fn record_identity(&mut self, error_code: &str) {
+    pub(super) fn record_identity(&mut self, error_code: &str) {
+        let login = self.recorded_login();
         self.record(Kind::Identity(event::Identity {
             user: self.subject.user.clone(),
             database: self.subject.database.clone(),
             application: self.settings.application.clone(),
             authenticated: self.settings.authenticated,
             error_code: String::from(error_code),
+            login: login.login.into(),
+            method: login.method.into(),
+            server_user: login.server_user,
         }));
-    }
-
-    /// Relays one PasswordMessage of the client. Returns whether it made progress.
-    pub(super) fn advance_credentials(&mut self) -> bool {
-        let header = match frame::header(&self.client_in) {
-            Ok(Some(header)) if header.kind != frontend::kind::PASSWORD => {
-                self.violate(
-                    "the client",
-                    "another message came where credentials were due",
-                );
-                return false;
-            }
-            Ok(Some(header)) if header.size > AUTHENTICATION_BYTES_MAX => {
-                let limit = AUTHENTICATION_BYTES_MAX;
-                self.violate(
-                    "the client",
-                    FrameError::TooLarge {
-                        kind: header.kind,
-                        size: header.size,
-                        limit,
-                    },
-                );
-                return false;
-            }
-            Ok(Some(header)) if self.client_in.len() >= header.size => header,
-            Ok(_) => return false,
-            Err(error) => {
-                self.violate("the client", error);
-                return false;
-            }
-        };
-        let message = self.client_in.split_to(header.size);
-        self.to_server.extend_from_slice(&message);
-        true
     }
 
     /// One message of the server before the first ReadyForQuery.
@@ -178,16 +146,15 @@ impl Session {
         body.advance(frame::HEADER_BYTES);
         match kind {
             backend::kind::AUTHENTICATION if self.phase == Phase::Authenticating => {
-                match backend::authentication(&body) {
-                    Ok(Authentication::Ok) => self.authenticated(),
-                    Ok(Authentication::Challenge | Authentication::SaslFinal) => {}
-                    Err(error) => return self.violate("the target", error),
-                }
+                return self.server_asks(&message);
             }
             backend::kind::ERROR_RESPONSE => {
                 let code = super::replies::code(&body);
                 if !self.settings.authenticated {
                     self.record_identity(&code);
+                    if self.blames_gateway(&body, &code) {
+                        return;
+                    }
                 }
             }
             backend::kind::PARAMETER_STATUS => self.parameter_status(&body),
@@ -216,7 +183,7 @@ impl Session {
         }
     }
 
-    fn authenticated(&mut self) {
+    pub(super) fn authenticated(&mut self) {
         self.phase = Phase::Preparing;
         self.settings.authenticated = true;
         self.record_identity("");

@@ -34,28 +34,6 @@ pub mod kind {
     pub const ROW_DESCRIPTION: u8 = b'T';
 }
 
-/// What a server asks for while it authenticates a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Authentication {
-    /// The client is in.
-    Ok,
-    /// The client shall answer with a PasswordMessage.
-    Challenge,
-    /// The last word of SASL: no answer, AuthenticationOk follows.
-    SaslFinal,
-}
-
-/// Decodes Authentication as far as the flow needs it.
-pub fn authentication(body: &[u8]) -> Result<Authentication, DecodeError> {
-    match Reader::new(body).u32()? {
-        0 => Ok(Authentication::Ok),
-        // Cleartext, MD5, GSS, GSSContinue, SSPI, SASL, SASLContinue.
-        3 | 5 | 7..=11 => Ok(Authentication::Challenge),
-        12 => Ok(Authentication::SaslFinal),
-        _ => Err(DecodeError::Unknown("authentication")),
-    }
-}
-
 /// Decodes BackendKeyData.
 pub fn backend_key_data(body: &[u8]) -> Result<CancelKey, DecodeError> {
     let mut reader = Reader::new(body);

@@ -3,6 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use bytes::{BufMut as _, BytesMut};
+
+use super::encode;
 use crate::wire::{DecodeError, Reader};
 
 /// PostgreSQL's own limit on a startup packet, in bytes (`MAX_STARTUP_PACKET_LENGTH`).
@@ -182,6 +185,31 @@ fn set(slot: &mut Option<String>, name: &'static str, value: &[u8]) -> Result<()
     let text = core::str::from_utf8(value).map_err(|_| StartupError::Encoding(name))?;
     *slot = Some(String::from(text));
     Ok(())
+}
+
+/// The same packet with another user. It names the database, whose default would be that user's name.
+/// `None` if it would be too long.
+pub fn with_user(packet: &[u8], user: &str, database: &str) -> Option<BytesMut> {
+    let mut out = BytesMut::from(packet.get(..8)?);
+    for (name, value) in [("user", user), ("database", database)] {
+        encode::cstr(&mut out, name.as_bytes());
+        encode::cstr(&mut out, value.as_bytes());
+    }
+    let mut reader = Reader::new(packet.get(8..)?);
+    loop {
+        match reader.cstr().ok()? {
+            b"" => break,
+            b"user" | b"database" => drop(reader.cstr()),
+            name => {
+                encode::cstr(&mut out, name);
+                encode::cstr(&mut out, reader.cstr().ok()?);
+            }
+        }
+    }
+    out.put_u8(0);
+    let size = u32::try_from(out.len()).ok()?;
+    *out.first_chunk_mut::<4>()? = size.to_be_bytes();
+    (out.len() <= STARTUP_BYTES_MAX).then_some(out)
 }
 
 /// A CancelRequest for `key`, to be sent on a connection of its own.

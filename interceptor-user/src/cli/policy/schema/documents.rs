@@ -9,6 +9,10 @@ pub(super) fn mappings() -> Vec<Mapping> {
     vec![
         target(),
         catalog(),
+        login(),
+        recover(),
+        gateway(),
+        credential(),
         rule(),
         mask(),
         detector(),
@@ -66,8 +70,124 @@ fn target() -> Mapping {
                     "catalog",
                 ),
             ),
+            (
+                "login",
+                json!({"description": "How its clients log in. Default relay.", "anyOf": [{"enum": ["relay", "password"]}, reference("loginMapping")]}),
+            ),
         ],
     )
+}
+
+fn login() -> Mapping {
+    Mapping::new(
+        "loginMapping",
+        "`login`",
+        "The gateway asks clients for their proof, and logs in at the server itself.",
+        &[],
+        vec![
+            (
+                "gateway",
+                describe("With credentials that the gateway holds.", "gateway"),
+            ),
+            (
+                "recover",
+                describe(
+                    "With what the client's own proof lets it recover.",
+                    "recover",
+                ),
+            ),
+        ],
+    )
+    .also(json!({"minProperties": 1, "maxProperties": 1}))
+}
+
+fn recover() -> Mapping {
+    Mapping::new(
+        "recover",
+        "`recover`",
+        "The users' verifiers, as the server has them.",
+        &["verifierFile"],
+        vec![verifier_file()],
+    )
+}
+
+fn verifier_file() -> (&'static str, serde_json::Value) {
+    (
+        "verifierFile",
+        describe(
+            "File of lines `user SCRAM-SHA-256$…`: an absolute path.",
+            "path",
+        ),
+    )
+}
+
+fn gateway() -> Mapping {
+    Mapping::new(
+        "gateway",
+        "`gateway`",
+        "How clients prove to the gateway who they are, and the credentials for the server.",
+        &["credentials"],
+        vec![
+            verifier_file(),
+            (
+                "trust",
+                json!({"description": "Instead of a verifier: the process, by which exactly one Identity knows the person.", "enum": ["process"]}),
+            ),
+            (
+                "credentials",
+                list("The first one that fits is used.", "credential"),
+            ),
+        ],
+    )
+    .also(json!({"oneOf": [{"required": ["verifierFile"]}, {"required": ["trust"]}]}))
+}
+
+fn credential() -> Mapping {
+    let sources = [
+        "passwordFile",
+        "passwordEnv",
+        "passwordCommand",
+        "systemdCredential",
+    ];
+    let sources = sources.map(|key| json!({"required": [key]}));
+    Mapping::new(
+        "credential",
+        "an entry of `credentials`",
+        "A password for the server, and who may log in with it.",
+        &[],
+        vec![
+            (
+                "users",
+                list("Users that clients name, with `*`. Default all.", "text"),
+            ),
+            ("persons", list("Names of Identities, with `*`.", "text")),
+            ("groups", list("Groups of Identities, with `*`.", "text")),
+            (
+                "as",
+                describe("The server's user, if it is another one.", "text"),
+            ),
+            (
+                "passwordFile",
+                describe("File that holds the password: an absolute path.", "path"),
+            ),
+            (
+                "passwordEnv",
+                describe("A variable of the gateway's environment.", "text"),
+            ),
+            (
+                "passwordCommand",
+                list(
+                    "A program that prints it: an absolute path, and arguments.",
+                    "text",
+                ),
+            ),
+            (
+                "systemdCredential",
+                describe("The name of a credential of the gateway's unit.", "text"),
+            ),
+        ],
+    )
+    .also(json!({"oneOf": sources}))
 }
 
 fn catalog() -> Mapping {
