@@ -236,7 +236,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-fn is_reset(error: &anyhow::Error) -> bool {
+/// The connection ended without a goodbye.
+pub fn is_reset(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| {
         use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
         matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result, bail};
 use interceptor_tests::World;
 use interceptor_tests::messages::copy_fail;
-use interceptor_tests::wire::{Reply, Wire, query, sync};
+use interceptor_tests::wire::{Reply, Wire, is_reset, query, sync};
 use interceptor_tests::world::{TARGET_V4, UNNAMED_V4};
 
 /// One connection, and what was compared of it.
@@ -45,7 +45,7 @@ impl Side {
         self.wire.send(&[bytes, &ending.concat()].concat())?;
         let mut replies = Vec::new();
         let mut marked = false;
-        while let Some(reply) = self.wire.reply().with_context(|| format!("{replies:?}"))? {
+        while let Some(reply) = self.reply(&replies)? {
             marked |= reply.tag == b'D' && reply.text().ends_with(&mark);
             let last = marked && reply.tag == b'Z';
             replies.push(self.comparable(reply));
@@ -54,6 +54,14 @@ impl Side {
             }
         }
         Ok(replies)
+    }
+
+    /// The next reply; `None` at the end of the connection, which may come as a reset.
+    fn reply(&mut self, before: &[Reply]) -> Result<Option<Reply>> {
+        match self.wire.reply() {
+            Err(error) if is_reset(&error) => Ok(None),
+            other => other.with_context(|| shown(before).join("\n")),
+        }
     }
 
     /// The reply with the process ids of sessions, which differ, numbered in their order.
@@ -73,6 +81,8 @@ impl Side {
 struct Both {
     ours: Side,
     theirs: Side,
+    /// Both connections are over.
+    are_closed: bool,
 }
 
 impl Both {
@@ -80,6 +90,7 @@ impl Both {
         Ok(Self {
             ours: Side::log_in(world, TARGET_V4)?,
             theirs: Side::log_in(world, UNNAMED_V4)?,
+            are_closed: false,
         })
     }
 
@@ -93,7 +104,15 @@ impl Both {
     /// Sends the same to both and compares.
     fn compare(&mut self, what: &str, bytes: &[u8]) -> Result<Vec<Reply>> {
         let (ours, theirs) = self.exchange(bytes).with_context(|| what.to_owned())?;
-        let (left, right) = (shown(&ours), shown(&theirs));
+        let (mut left, mut right) = (shown(&ours), shown(&theirs));
+        self.are_closed = !is_whole(&ours) && !is_whole(&theirs);
+        // Who breaks the protocol is told so and sent away; by whom and in which words may differ.
+        if self.are_closed {
+            for lines in [&mut left, &mut right] {
+                let broken = lines.iter().position(|line| line.contains("C08P01"));
+                lines.truncate(broken.with_context(|| format!("{what}: {lines:?}"))?);
+            }
+        }
         if let Some(at) = (0..left.len().max(right.len())).find(|&at| left.get(at) != right.get(at))
         {
             let around = |lines: &[String]| {
@@ -108,6 +127,11 @@ impl Both {
         }
         Ok(ours)
     }
+}
+
+/// The answer ends as an answer does.
+fn is_whole(replies: &[Reply]) -> bool {
+    replies.last().is_some_and(|reply| reply.tag == b'Z')
 }
 
 /// One line a reply. An error leaves out where in its source code the server found it: what the

@@ -521,6 +521,7 @@ impl Session {
 
     /// Writes a command's outcome down.
     pub(super) fn finish(&mut self, running: Running) {
+        self.end_names(&running);
         let (copied, copy_masked) = running.copy.as_ref().map_or((0, 0), CopyMasker::counts);
         self.record(Kind::Outcome(event::Outcome {
             command: running.judged.number,

@@ -259,7 +259,9 @@ impl Session {
     /// refused here; all else is judged at Bind.
     fn parse(&mut self, body: &[u8], message: &[u8]) -> Result<Taken, DecodeError> {
         let parse = frontend::parse(body)?;
-        let form = Form::Extended { portal: Vec::new() };
+        let form = Form::Parse {
+            unnamed: parse.statement.is_empty(),
+        };
         if self.readable(parse.text) != Readable::Now {
             return Ok(self.unreadable(form, parse.text));
         }
@@ -309,11 +311,11 @@ impl Session {
         }
         match self.names.statement(bind.statement) {
             Found::Unsettled => return Ok(Taken::Waits),
-            Found::Absent => self.refuse_unread(
-                form,
-                b"",
-                absent("26000", "prepared statement", bind.statement),
-            ),
+            Found::Pending => {
+                self.ask_for_replies();
+                return Ok(Taken::Waits);
+            }
+            Found::Absent => self.refuse_unread(form, b"", no_statement(bind.statement)),
             Found::Known(statement) => {
                 if self.awaits_estimates() {
                     return Ok(Taken::Waits);
@@ -338,7 +340,7 @@ impl Session {
         let portal = match (object, self.names.portal(name)) {
             (Object::Statement, _) => None,
             (Object::Portal, Found::Known(portal)) => Some(portal),
-            (Object::Portal, Found::Unsettled) => return Ok(Taken::Waits),
+            (Object::Portal, Found::Unsettled | Found::Pending) => return Ok(Taken::Waits),
             // It may be a cursor that SQL declared, which drivers describe before they fetch from
             // it. The server says what its columns are, or that there is none; Execute of it is
             // refused.
@@ -357,7 +359,7 @@ impl Session {
     fn execute(&mut self, body: &[u8], message: &[u8]) -> Result<Taken, DecodeError> {
         let name = frontend::execute(body)?;
         match self.names.portal(name) {
-            Found::Unsettled => return Ok(Taken::Waits),
+            Found::Unsettled | Found::Pending => return Ok(Taken::Waits),
             Found::Absent => {
                 self.refuse_unread(
                     Form::Extended { portal: Vec::new() },
@@ -377,7 +379,9 @@ impl Session {
                 self.foresee(&judged);
                 self.note_execution(&judged);
                 let is_timed = judged.is_timed();
-                let running = Running::new(judged, self.now_ns, None);
+                let prepares = self.begin_names(&judged);
+                let mut running = Running::new(judged, self.now_ns, None);
+                running.prepares = prepares;
                 // The server keeps replies back until Sync: when this one begins and ends, it has
                 // to say.
                 if is_timed {
@@ -431,6 +435,13 @@ fn long_name() -> ErrorText {
         "42602",
         "names of prepared statements and portals may have 63 bytes at most",
     )
+}
+
+fn no_statement(name: &[u8]) -> ErrorText {
+    match name {
+        b"" => ErrorText::new("26000", "unnamed prepared statement does not exist"),
+        name => absent("26000", "prepared statement", name),
+    }
 }
 
 fn absent(code: &'static str, what: &str, name: &[u8]) -> ErrorText {

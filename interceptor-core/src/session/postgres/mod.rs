@@ -28,6 +28,7 @@ mod legs;
 mod limits;
 mod names;
 mod overlap;
+mod prepared;
 mod provenance;
 mod queue;
 mod read_only;
@@ -208,6 +209,8 @@ pub struct Session {
     kept: Statements,
     commands: u64,
     discarding: bool,
+    /// Where the last Flush of the gateway's own ends in the stream to the server.
+    flushed_at: u64,
     held: Option<Held>,
     /// The target is being told to stop what it does; nothing more goes to it before it was told.
     interrupting: bool,
@@ -272,6 +275,7 @@ impl Session {
             kept: Statements::default(),
             commands: 0,
             discarding: false,
+            flushed_at: 0,
             held: None,
             interrupting: false,
             drop_down: 0,

@@ -13,6 +13,8 @@ use super::Both;
 
 type Script = (&'static str, Vec<Vec<u8>>);
 
+const NOTIFICATIONS: &str = "notifications";
+
 /// Pipelines, and errors in their middle.
 fn pipelines() -> Vec<Script> {
     let select = |name: &str| parse(name, "SELECT generate_series(1, 5)", &[]);
@@ -70,7 +72,7 @@ fn pipelines() -> Vec<Script> {
             "several statements in one Query are one implicit transaction",
             vec![
                 query(
-                    "CREATE TEMP TABLE both (a int); INSERT INTO both VALUES (1), (2); SELECT * FROM both; SELECT 1 / 0; SELECT 3",
+                    "CREATE TEMP TABLE both (a int); INSERT INTO both VALUES (1), (2); SELECT a + 0 FROM both; SELECT 1 / 0; SELECT 3",
                 ),
                 query("SELECT count(*) FROM pg_class WHERE relname = 'both'"),
                 query("SELECT 1; BEGIN; SELECT 2; COMMIT; SELECT 3"),
@@ -214,6 +216,40 @@ fn names() -> Vec<Script> {
             ],
         ),
         (
+            "an unnamed statement that is not understood leaves none behind",
+            vec![
+                parse("", "SELECT 'old'", &[]),
+                sync(),
+                parse("", "SELEC 'new'", &[]),
+                sync(),
+                bind("", "", &[], &[], &[]),
+                execute("", 0),
+                sync(),
+            ],
+        ),
+        (
+            "a PREPARE that fails changes nothing, one that is done counts for the protocol",
+            vec![
+                parse("taken", "SELECT 'first'", &[]),
+                sync(),
+                extended("PREPARE taken AS SELECT 'second'"),
+                sync(),
+                bind("", "taken", &[], &[], &[]),
+                execute("", 0),
+                sync(),
+                extended("DEALLOCATE taken"),
+                extended("PREPARE taken AS SELECT 'third'"),
+                bind("", "taken", &[], &[], &[]),
+                execute("", 0),
+                sync(),
+                query("DISCARD TEMP; DISCARD PLANS"),
+                bind("", "taken", &[], &[], &[]),
+                execute("", 0),
+                close(b'S', "taken"),
+                sync(),
+            ],
+        ),
+        (
             "EXECUTE in SQL of what the protocol prepared, and the other way round",
             vec![
                 parse("shared", "SELECT $1::int + 1", &[]),
@@ -328,7 +364,7 @@ fn copies() -> Vec<Script> {
                 query("COPY nothing FROM STDIN"),
                 copy_data(b"1\tone\n"),
                 copy_done(),
-                query("SELECT * FROM copied"),
+                query("SELECT a + 0, b || '' FROM copied"),
                 drop.clone(),
             ],
         ),
@@ -353,7 +389,7 @@ fn copies() -> Vec<Script> {
                 copy_data(b"2\ttwo\n"),
                 copy_done(),
                 sync(),
-                query("SELECT * FROM copied"),
+                query("SELECT a + 0, b || '' FROM copied"),
                 drop.clone(),
             ],
         ),
@@ -398,7 +434,7 @@ fn unasked() -> Vec<Script> {
             ],
         ),
         (
-            "notifications",
+            NOTIFICATIONS,
             vec![
                 query("LISTEN here; NOTIFY here, 'one'"),
                 query("BEGIN; NOTIFY here, 'two'; SELECT 1; COMMIT"),
@@ -426,10 +462,10 @@ fn scripts_are_alike(version: Version, name: &str) -> Result<()> {
         let mut both = Both::log_in(world)?;
         for (what, script) in groups.into_iter().flatten() {
             both.compare(what, &script.concat())?;
-            // The same, with a rest before each message.
-            for message in script {
-                both.ours.wire.send(&[])?;
-                both.compare(what, &message)?;
+            // The same, with a rest before each message; unless the two sessions would hear each
+            // other.
+            for message in script.iter().filter(|_| what != NOTIFICATIONS) {
+                both.compare(what, message)?;
             }
         }
         Ok(())
