@@ -72,11 +72,11 @@ fn a_statement_that_sql_fails_to_prepare_is_what_it_was() {
 }
 
 #[test]
-fn a_prepare_that_may_have_been_done_means_nothing() {
+fn what_a_failed_query_prepared_before_is_prepared() {
     let mut pair = Pair::running(RULES);
     prepare(&mut pair, "p", "SELECT 1");
     pair.exchange(
-        "DEALLOCATE p; PREPARE p AS DELETE FROM orders; SELECT 1 / 0",
+        "DEALLOCATE p; PREPARE p AS DELETE FROM orders; SELECT 1 / 0; PREPARE q AS SELECT 1",
         &[
             complete("DEALLOCATE"),
             complete("PREPARE"),
@@ -85,9 +85,13 @@ fn a_prepare_that_may_have_been_done_means_nothing() {
         ],
     );
     pair.forget();
-    pair.client(&[bind("", "p"), execute(""), sync()].concat());
+    pair.client(&[bind("", "q"), sync()].concat());
     assert!(holds(&pair.to_server, "refused_by_interceptor"));
-    assert!(!kinds(&pair.to_server).contains('E'));
+    pair.server(&[error("42601", "refused_by_interceptor"), ready(b'I')].concat());
+    pair.forget();
+    pair.client(&[bind("", "p"), execute(""), sync()].concat());
+    assert!(pair.logged(&["hold", "EXECUTE \"p\""]), "{:#?}", pair.log);
+    assert_eq!(kinds(&pair.to_server), "");
 }
 
 #[test]

@@ -546,6 +546,7 @@ impl Running {
         self.plan = None;
         self.copying_in = false;
         self.statements += 1;
+        self.prepared += usize::from(tag == "PREPARE");
         if let Some(copy) = self.copy.take() {
             let (rows, masked) = copy.counts();
             self.rows += rows;

@@ -56,17 +56,6 @@ pub(super) enum Found<T> {
     Pending,
 }
 
-/// How a command ended that has SQL's PREPARE in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// All of it was done.
-    Done,
-    /// Nothing of it was.
-    Undone,
-    /// It failed somewhere in its middle.
-    InPart,
-}
-
 /// The names of one session.
 #[derive(Default)]
 pub(super) struct Names {
@@ -111,8 +100,8 @@ impl Names {
         self.write(Change::Prepare(name.as_bytes().into(), statement));
     }
 
-    /// The command ended that has the oldest PREPARE in it.
-    pub(super) fn prepared_by_sql(&mut self, ended: Ended) {
+    /// The command is over that has the oldest PREPARE in it. `done`: the server did it.
+    pub(super) fn prepared_by_sql(&mut self, done: bool) {
         let Some(Entry {
             change: Change::Prepare(name, statement),
             ..
@@ -120,16 +109,15 @@ impl Names {
         else {
             return;
         };
-        let gone = match ended {
-            // Beyond the limit the name means nothing: whoever uses it is refused.
-            Ended::Done if self.statements.len() + self.portals.len() < NAMES_MAX => {
-                self.statements.insert(name, statement)
-            }
-            Ended::Undone => Some(statement),
-            Ended::Done | Ended::InPart => {
+        // Beyond the limit the name means nothing: whoever uses it is refused.
+        let has_room = self.statements.len() + self.portals.len() < NAMES_MAX;
+        let gone = match (done, has_room) {
+            (true, true) => self.statements.insert(name, statement),
+            (true, false) => {
                 self.release(Some(&statement));
                 self.statements.remove(&name)
             }
+            (false, _) => Some(statement),
         };
         self.release(gone.as_deref());
     }

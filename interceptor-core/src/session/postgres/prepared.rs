@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 
 use super::Session;
 use super::judge::{Judged, UNSEEN};
-use super::names::{Ended, Statement};
+use super::names::Statement;
 use super::queue::Running;
 use crate::sql::Analysis;
 use crate::wire::postgres::encode;
@@ -31,18 +31,14 @@ impl Session {
 
     /// A command that began with [`Self::begin_names`] is over.
     pub(super) fn end_names(&mut self, running: &Running) {
-        let ended = match (running.error_code.is_empty(), running.statements) {
-            (true, _) => Ended::Done,
-            (false, 0) => Ended::Undone,
-            (false, _) => Ended::InPart,
-        };
-        if ended == Ended::Done {
+        if running.error_code.is_empty() {
             for forgotten in &running.judged.analysis.forgets {
                 self.names.forget(forgotten);
             }
         }
-        for _ in 0..running.prepares {
-            self.names.prepared_by_sql(ended);
+        // Of a Query that failed in its middle those before that are done: no ROLLBACK undoes them.
+        for index in 0..running.prepares {
+            self.names.prepared_by_sql(index < running.prepared);
         }
     }
 
