@@ -73,6 +73,11 @@ impl Wire {
         self.stream.write_all(bytes).context("the gateway closed")
     }
 
+    /// The connection itself, for what is no whole reply.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
     /// Another handle on the same connection, for a second thread.
     pub fn split(&self) -> Result<Self> {
         Ok(Self {

@@ -1,6 +1,8 @@
 //! The flow of the protocol: whatever a client may send in whatever order gives the same replies,
 //! byte for byte, with the gateway in between and without.
 
+mod decided;
+mod endings;
 mod scripts;
 mod walks;
 

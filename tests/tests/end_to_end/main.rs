@@ -23,6 +23,7 @@ mod pass;
 mod protocol;
 mod quorum;
 mod reload;
+mod replication;
 mod support;
 mod upgrade;
 mod versions;

@@ -11,8 +11,6 @@ use super::names::{Found, NAME_BYTES_MAX, Statement};
 use super::queue::{Expected, Running};
 use super::submit::Form;
 use super::{BACKLOG_BYTES_MAX, CLIENT_MESSAGE_BYTES_MAX, EXPECTED_MAX, Phase, Session};
-use crate::command::Facts;
-use crate::sql::Analysis;
 use crate::wire::DecodeError;
 use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::frame::{self, FrameError, Header};
@@ -227,6 +225,9 @@ impl Session {
 
     fn query(&mut self, body: &[u8], message: Bytes) -> Result<Taken, DecodeError> {
         let text = frontend::query(body)?;
+        if self.replicate(text, &message) {
+            return Ok(Taken::Done);
+        }
         if self.readable(text) != Readable::Now {
             // ReadyForQuery cannot be in the way: within an extended query the client must Sync.
             return Ok(self.unreadable(Form::Query, text));
@@ -403,25 +404,6 @@ impl Session {
         (masks.has_columns() || masks.has_patterns())
             && !self.plans.contains_key(&judged.number)
             && !self.expected.iter().any(asked)
-    }
-
-    /// FunctionCall names a function by number: what it does is not known here.
-    fn function_call(&mut self, body: &[u8], message: Bytes) -> Result<(), DecodeError> {
-        let oid = crate::wire::Reader::new(body).u32()?;
-        let facts = Facts {
-            kinds: alloc::vec!["FUNCTION CALL"],
-            incomplete: Some("it calls a function by its number"),
-            ..Facts::default()
-        };
-        let mut analysis = Analysis {
-            facts,
-            ..Analysis::default()
-        };
-        analysis.lineage.opaque = true;
-        let text = alloc::format!("FUNCTION CALL {oid}");
-        let judged = self.judge(&Arc::new(analysis), &text);
-        self.submit(judged, Form::Query, &text, &[body], &[], message);
-        Ok(())
     }
 }
 

@@ -18,9 +18,11 @@ mod backend;
 pub mod catalog;
 mod cells;
 mod copy;
+mod copy_binary;
 mod copying;
 mod ending;
 mod frontend;
+mod function_call;
 mod hold;
 mod judge;
 mod knowledge;
@@ -28,11 +30,13 @@ mod legs;
 mod limits;
 mod names;
 mod overlap;
+mod negotiation;
 mod prepared;
 mod provenance;
 mod queue;
 mod read_only;
 mod recorded;
+mod replication;
 mod replies;
 mod sizes;
 mod startup;
@@ -203,12 +207,15 @@ pub struct Session {
 
     legs: Legs,
     startup_packet: BytesMut,
+    negotiation: negotiation::Negotiation,
     settings: startup::Settings,
     expected: VecDeque<Expected>,
     names: Names,
     kept: Statements,
     commands: u64,
     discarding: bool,
+    /// It is a replication connection.
+    replicates: bool,
     /// Where the last Flush of the gateway's own ends in the stream to the server.
     flushed_at: u64,
     held: Option<Held>,
@@ -269,12 +276,14 @@ impl Session {
             tickets: 0,
             legs: Legs::default(),
             startup_packet: BytesMut::new(),
+            negotiation: negotiation::Negotiation::default(),
             settings: startup::Settings::default(),
             expected: VecDeque::new(),
             names: Names::default(),
             kept: Statements::default(),
             commands: 0,
             discarding: false,
+            replicates: false,
             flushed_at: 0,
             held: None,
             interrupting: false,
