@@ -12,7 +12,7 @@ use crate::policy::{Input, View};
 use crate::sql::{self, AnalysisError};
 
 /// Reasons of refusals that no policy asks for.
-pub const OWN_REFUSALS: &[&str] = &[BINARY_COPY, GONE];
+pub const OWN_REFUSALS: &[&str] = &[BINARY_COPY, GONE, UNMASKABLE, UNNAMED];
 
 /// What a text does, when a session sends it first.
 #[derive(Debug, Clone, PartialEq, Eq)]

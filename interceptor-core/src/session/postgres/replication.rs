@@ -33,9 +33,10 @@ const WORDS: &[&str] = &[
     "UPLOAD_MANIFEST",
 ];
 
-const UNNAMED: &str =
+/// Said before the command goes, as [`BINARY_COPY`](judge::BINARY_COPY) is.
+pub(super) const UNNAMED: &str =
     "a replication connection passes only if a rule with `statements: [REPLICATION]` allows it";
-const UNMASKABLE: &str = "what is replicated cannot be masked, and masks are in force";
+pub(super) const UNMASKABLE: &str = "what is replicated cannot be masked, and masks are in force";
 
 /// The text is a command of the replication protocol.
 fn is_command(text: &[u8]) -> bool {
