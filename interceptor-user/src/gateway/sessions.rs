@@ -11,9 +11,8 @@ use interceptor_core::wire::postgres::startup::CancelKey;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::wait::poll_some;
 use super::cancels::Keys;
-use super::wait::some;
+use super::wait::poll_some;
 use crate::admin::{Killing, SessionRow};
 
 /// What can be said to a session.

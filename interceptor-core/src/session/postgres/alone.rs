@@ -7,6 +7,7 @@
 use super::judge::{
     BINARY_COPY, COPIES_MASKED, GONE, UNSEEN, copies_by_name, copies_unmaskable, obliged_masks,
 };
+use super::replication::{UNMASKABLE, UNNAMED};
 use crate::command::Facts;
 use crate::policy::{Input, View};
 use crate::sql::{self, AnalysisError};
