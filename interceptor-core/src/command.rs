@@ -114,8 +114,11 @@ impl Facts {
 /// The kind of a connection that is carried without being understood: its one command.
 pub const CONNECT: &str = "CONNECT";
 
+/// The kind of a replication connection and of its own commands, which pass without being looked at.
+pub const REPLICATION: &str = "REPLICATION";
+
 /// Every statement kind that an analysis can report and a policy file can name: PostgreSQL's
-/// command tags, and [`CONNECT`]. A policy's `DROP` stands for every kind whose first word it is.
+/// command tags, [`CONNECT`] and [`REPLICATION`]. A policy's `DROP` stands for every kind whose first word it is.
 #[rustfmt::skip]
 pub const KINDS: &[&str] = &[
     "ALTER DATABASE", "ALTER EXTENSION", "ALTER FUNCTION", "ALTER INDEX", "ALTER POLICY",
@@ -134,7 +137,7 @@ pub const KINDS: &[&str] = &[
     "DROP SUBSCRIPTION", "DROP TABLE", "DROP TRIGGER", "DROP TYPE", "DROP VIEW", "DROP OTHER",
     "EMPTY", "EXECUTE", "EXPLAIN", "EXPLAIN ANALYZE", "FETCH", "FUNCTION CALL", "GRANT", "IMPORT",
     "INSERT", "LISTEN", "LOAD", "LOCK", "MERGE", "MOVE", "NOTIFY", "OTHER", "PREPARE",
-    "REASSIGN OWNED", "REFRESH MATERIALIZED VIEW", "REINDEX", "RELEASE", "RESET", "REVOKE",
+    "REASSIGN OWNED", "REFRESH MATERIALIZED VIEW", "REINDEX", "RELEASE", REPLICATION, "RESET", "REVOKE",
     "ROLLBACK", "ROLLBACK PREPARED", "SAVEPOINT", "SECURITY LABEL", "SELECT", "SET", "SET ROLE", "SHOW",
     "TRUNCATE", "UNLISTEN", "UPDATE", "VACUUM",
 ];

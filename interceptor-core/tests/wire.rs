@@ -293,7 +293,7 @@ proptest! {
         let packet = startup::encode_cancel(&key);
         prop_assert_eq!(startup::packet_size(&packet), Ok(Some(packet.len())));
         match startup::decode(&packet) {
-            Ok(FirstPacket::CancelRequest(back)) => prop_assert!(back == key),
+            Ok(FirstPacket::CancelRequest(back)) => prop_assert!(back.is(&key)),
             _ => prop_assert!(false),
         }
     }

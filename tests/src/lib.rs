@@ -18,6 +18,7 @@ pub mod cgroup;
 pub mod dns;
 pub mod gateway;
 pub mod interrupt;
+pub mod messages;
 pub mod netns;
 pub mod policies;
 pub mod postgres;

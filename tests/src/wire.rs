@@ -73,6 +73,11 @@ impl Wire {
         self.stream.write_all(bytes).context("the gateway closed")
     }
 
+    /// The connection itself, for what is no whole reply.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
     /// Another handle on the same connection, for a second thread.
     pub fn split(&self) -> Result<Self> {
         Ok(Self {
@@ -236,7 +241,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-fn is_reset(error: &anyhow::Error) -> bool {
+/// The connection ended without a goodbye.
+pub fn is_reset(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| {
         use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
         matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)

@@ -17,7 +17,7 @@ use super::expression::{Expression, Scope, Truth};
 use super::name::{ColumnPattern, Doubt};
 use super::times::Window;
 use super::{NamePattern, Protocol, RelationPattern};
-use crate::command::{CONNECT, Column, Facts, Process, Relation};
+use crate::command::{CONNECT, Column, Facts, Process, REPLICATION, Relation};
 
 /// All of them have to be met; none at all is everything. Each kind is there at most once.
 #[derive(Debug, Default)]
@@ -289,7 +289,7 @@ pub(super) fn is_column_among(
     }
 }
 
-/// A connection that passes through has to be named by its kind.
+/// What passes through without being looked at has to be named by its kind.
 pub(super) fn is_connection(facts: &Facts) -> bool {
-    facts.kinds.contains(&CONNECT)
+    facts.kinds.contains(&CONNECT) || facts.kinds.contains(&REPLICATION)
 }

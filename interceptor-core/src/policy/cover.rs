@@ -29,9 +29,9 @@ pub(super) enum Uncovered<'a> {
 impl fmt::Display for Uncovered<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connection => {
-                f.write_str("a connection that passes, without `statements: [CONNECT]`")
-            }
+            Self::Connection => f.write_str(
+                "what passes without being looked at, without its kind under `statements`",
+            ),
             Self::Incomplete(why) => {
                 write!(f, "what cannot be seen ({why}), without `incomplete: true`")
             }

@@ -18,7 +18,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{Node, ObjectType, SelectStmt, SetOperation};
+use pg_query::protobuf::{DiscardMode, Node, ObjectType, SelectStmt, SetOperation};
 
 use collect::Collector;
 pub use collect::References;
@@ -252,7 +252,8 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
                 .push(Forgotten::Statement(deallocate.name.clone()));
         }
         NodeEnum::DeallocateStmt(_) => analysis.forgets.push(Forgotten::Statements),
-        NodeEnum::DiscardStmt(_) => analysis
+        // DISCARD TEMP and its like leave them alone.
+        NodeEnum::DiscardStmt(discard) if discard.target() == DiscardMode::DiscardAll => analysis
             .forgets
             .extend([Forgotten::Statements, Forgotten::Portals]),
         // CLOSE ALL names none.

@@ -19,29 +19,79 @@ fn done(tag: &str) -> Vec<Vec<u8>> {
     vec![complete(tag), ready(b'I')]
 }
 
+/// Judged as harmless, dropped, and prepared as something else.
+fn redefined() -> Vec<u8> {
+    [
+        parse("a", "DEALLOCATE p"),
+        bind("a", "a"),
+        parse("b", "PREPARE p AS DELETE FROM orders"),
+        bind("b", "b"),
+        parse("p", "SELECT 1"),
+        execute("a"),
+        execute("b"),
+        bind("", "p"),
+        execute(""),
+        sync(),
+    ]
+    .concat()
+}
+
+fn up_to_the_deallocate() -> Vec<u8> {
+    let both = [parse_complete(), bind_complete()].concat();
+    [both.clone(), both, parse_complete(), complete("DEALLOCATE")].concat()
+}
+
 #[test]
-fn a_statement_deallocated_by_a_bound_portal_is_forgotten_when_that_runs() {
+fn a_statement_that_sql_prepares_is_judged_as_what_it_becomes() {
     let mut pair = Pair::running(RULES);
-    pair.client(
+    pair.client(&redefined());
+    // What follows waits for the server's word, which has to be asked for.
+    assert_eq!(kinds(&pair.to_server), "PBPBPEEH");
+    pair.server(&up_to_the_deallocate());
+    assert_eq!(kinds(&pair.to_server), "PBPBPEEH");
+    pair.server(&complete("PREPARE"));
+    assert_eq!(kinds(&pair.to_server), "PBPBPEEH");
+    assert!(pair.logged(&["hold", "EXECUTE \"p\""]), "{:#?}", pair.log);
+}
+
+#[test]
+fn a_statement_that_sql_fails_to_prepare_is_what_it_was() {
+    let mut pair = Pair::running(RULES);
+    prepare(&mut pair, "p", "SELECT 'still'");
+    pair.exchange(
+        "PREPARE p AS DELETE FROM orders",
         &[
-            parse("a", "DEALLOCATE p"),
-            bind("a", "a"),
-            parse("b", "PREPARE p AS DELETE FROM orders"),
-            bind("b", "b"),
-            // Judged as harmless …
-            parse("p", "SELECT 1"),
-            // … dropped, and prepared as something else …
-            execute("a"),
-            execute("b"),
-            // … so that this would run the DELETE.
-            bind("", "p"),
-            execute(""),
-            sync(),
-        ]
-        .concat(),
+            error("42P05", "prepared statement \"p\" already exists"),
+            ready(b'I'),
+        ],
     );
-    assert_eq!(kinds(&pair.to_server), "PBPBPEEPS");
+    pair.forget();
+    pair.client(&[bind("", "p"), execute(""), sync()].concat());
+    assert_eq!(kinds(&pair.to_server), "BES");
+    assert!(!holds(&pair.to_server, "refused_by_interceptor"));
+}
+
+#[test]
+fn what_a_failed_query_prepared_before_is_prepared() {
+    let mut pair = Pair::running(RULES);
+    prepare(&mut pair, "p", "SELECT 1");
+    pair.exchange(
+        "DEALLOCATE p; PREPARE p AS DELETE FROM orders; SELECT 1 / 0; PREPARE q AS SELECT 1",
+        &[
+            complete("DEALLOCATE"),
+            complete("PREPARE"),
+            error("22012", "division by zero"),
+            ready(b'I'),
+        ],
+    );
+    pair.forget();
+    pair.client(&[bind("", "q"), sync()].concat());
     assert!(holds(&pair.to_server, "refused_by_interceptor"));
+    pair.server(&[error("42601", "refused_by_interceptor"), ready(b'I')].concat());
+    pair.forget();
+    pair.client(&[bind("", "p"), execute(""), sync()].concat());
+    assert!(pair.logged(&["hold", "EXECUTE \"p\""]), "{:#?}", pair.log);
+    assert_eq!(kinds(&pair.to_server), "");
 }
 
 #[test]

@@ -35,10 +35,15 @@ pub(crate) fn startup() -> Vec<u8> {
 
 /// A startup packet with further parameters: name, value, name, value.
 pub(crate) fn startup_with(parameters: &[&str]) -> Vec<u8> {
+    startup_of(0, parameters)
+}
+
+/// The same, of a minor version of protocol 3.
+pub(crate) fn startup_of(minor: u16, parameters: &[&str]) -> Vec<u8> {
     let mut body = strings(&["user", "app", "database", "shop"]);
     body.extend(strings(parameters));
     body.push(0);
-    packet(3 << 16, &body)
+    packet(3 << 16 | u32::from(minor), &body)
 }
 
 pub(crate) fn password(data: &[u8]) -> Vec<u8> {
@@ -138,6 +143,14 @@ pub(crate) fn backend_key() -> Vec<u8> {
 
 pub(crate) fn ready(status: u8) -> Vec<u8> {
     message(b'Z', &[status])
+}
+
+/// NegotiateProtocolVersion.
+pub(crate) fn negotiate(minor: u16, extensions: &[&str]) -> Vec<u8> {
+    let mut body = (3 << 16 | u32::from(minor)).to_be_bytes().to_vec();
+    body.extend((extensions.len() as u32).to_be_bytes());
+    body.extend(strings(extensions));
+    message(b'v', &body)
 }
 
 pub(crate) fn parse_complete() -> Vec<u8> {

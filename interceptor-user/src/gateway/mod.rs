@@ -7,6 +7,7 @@
 //! protocol's bytes look.
 
 mod accept;
+mod cancels;
 mod catalog;
 mod directory;
 mod drive;

@@ -11,6 +11,7 @@ use interceptor_core::wire::postgres::startup::CancelKey;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::cancels::Keys;
 use super::wait::poll_some;
 use crate::admin::{Killing, SessionRow};
 
@@ -34,7 +35,7 @@ pub(super) struct Sessions {
 #[derive(Default)]
 struct Inner {
     members: Mutex<HashMap<Uuid, Member>>,
-    keys: Mutex<HashMap<(SocketAddr, CancelKey), mpsc::Sender<()>>>,
+    keys: Keys,
 }
 
 struct Member {
@@ -130,8 +131,7 @@ impl Sessions {
     /// Tells the session of this key on this target to cancel. An unknown key is no error: the
     /// server ignores it too, so that keys cannot be guessed.
     pub(super) fn cancel(&self, target: SocketAddr, key: CancelKey) {
-        let sender = lock(&self.inner.keys).get(&(target, key)).cloned();
-        if let Some(sender) = sender
+        if let Some(sender) = self.inner.keys.find(target, &key)
             && sender.try_send(()).is_err()
         {
             tracing::debug!("a cancel request found its session busy with others");
@@ -150,7 +150,8 @@ impl Sessions {
 impl Membership {
     /// Makes a cancel key known.
     pub(super) fn register(&mut self, target: SocketAddr, key: CancelKey) {
-        lock(&self.sessions.inner.keys).insert((target, key.clone()), self.sender.clone());
+        let keys = &self.sessions.inner.keys;
+        keys.register(target, key.clone(), self.sender.clone());
         self.keys.push((target, key));
     }
 
@@ -192,9 +193,8 @@ impl Member {
 impl Drop for Membership {
     fn drop(&mut self) {
         lock(&self.sessions.inner.members).remove(&self.id);
-        let mut keys = lock(&self.sessions.inner.keys);
-        for key in &self.keys {
-            keys.remove(key);
+        for (target, key) in &self.keys {
+            self.sessions.inner.keys.forget(*target, key, &self.sender);
         }
     }
 }

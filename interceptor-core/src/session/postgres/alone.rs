@@ -7,12 +7,13 @@
 use super::judge::{
     BINARY_COPY, COPIES_MASKED, GONE, UNSEEN, copies_by_name, copies_unmaskable, obliged_masks,
 };
+use super::replication::{UNMASKABLE, UNNAMED};
 use crate::command::Facts;
 use crate::policy::{Input, View};
 use crate::sql::{self, AnalysisError};
 
 /// Reasons of refusals that no policy asks for.
-pub const OWN_REFUSALS: &[&str] = &[BINARY_COPY, GONE];
+pub const OWN_REFUSALS: &[&str] = &[BINARY_COPY, GONE, UNMASKABLE, UNNAMED];
 
 /// What a text does, when a session sends it first.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,10 @@ use bytes::Buf as _;
 use super::cells::RowPlan;
 use super::copy::CopyMasker;
 use super::queue::{Expected, Running};
-use super::{Action, BACKLOG_BYTES_MAX, Phase, SERVER_MESSAGE_BYTES_MAX, Session, replies, submit};
+use super::{
+    Action, BACKLOG_BYTES_MAX, Phase, SERVER_MESSAGE_BYTES_MAX, Session, function_call, replies,
+    submit,
+};
 use crate::audit::event::{self, Kind};
 use crate::mask::Masks;
 use crate::wire::DecodeError;
@@ -241,6 +244,7 @@ impl Session {
             }
             kind::COPY_IN_RESPONSE => self.copy_in(body)?,
             kind::COPY_OUT_RESPONSE => self.copy_out(body)?,
+            kind::COPY_BOTH_RESPONSE => self.copy_both()?,
             kind::COPY_DATA => return self.copy_data(body),
             kind::COPY_DONE if self.is_cut() => {
                 self.admits(0, 0);
@@ -249,8 +253,9 @@ impl Session {
             kind::COPY_DONE => self.copy_done()?,
             kind::FUNCTION_CALL_RESPONSE => match self.expected.front_mut() {
                 Some(Expected::Query(running))
-                    if running.judged.facts().kinds == ["FUNCTION CALL"] =>
-                {
+                    if running.judged.is_function_call()
+                        && function_call::returns_a_number(running.judged.facts()) => {}
+                Some(Expected::Query(running)) if running.judged.is_function_call() => {
                     let (masks, start) = (running.judged.masks.clone(), self.to_client.len());
                     let masked = replies::function_result(body, &masks, &mut self.to_client)?;
                     running.masked += u64::from(masked);
@@ -521,6 +526,7 @@ impl Session {
 
     /// Writes a command's outcome down.
     pub(super) fn finish(&mut self, running: Running) {
+        self.end_names(&running);
         let (copied, copy_masked) = running.copy.as_ref().map_or((0, 0), CopyMasker::counts);
         self.record(Kind::Outcome(event::Outcome {
             command: running.judged.number,
@@ -545,6 +551,7 @@ impl Running {
         self.plan = None;
         self.copying_in = false;
         self.statements += 1;
+        self.prepared += usize::from(tag == "PREPARE");
         if let Some(copy) = self.copy.take() {
             let (rows, masked) = copy.counts();
             self.rows += rows;

@@ -5,6 +5,7 @@
 use alloc::vec::Vec;
 
 use super::cells::{self, Family};
+use super::copy_binary::BinaryCopy;
 use super::provenance::CopyColumn;
 use crate::mask::{Masks, TextMask};
 use crate::sql::CopyFormat;
@@ -19,10 +20,51 @@ pub(super) enum CopyError {
     TooLong,
     #[error("a row of COPY has {row} fields where {columns} were announced")]
     Count { row: usize, columns: usize },
+    #[error("what came is not COPY's binary format")]
+    Binary,
 }
 
 /// Rewrites one COPY's stream.
-pub(super) struct CopyMasker {
+pub(super) enum CopyMasker {
+    /// Text or CSV.
+    Text(TextCopy),
+    /// Binary.
+    Binary(BinaryCopy),
+}
+
+impl CopyMasker {
+    /// Rows and masked cells so far.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        match self {
+            Self::Text(copy) => copy.counts(),
+            Self::Binary(copy) => copy.counts(),
+        }
+    }
+
+    /// Takes one CopyData's bytes and writes the rows that are whole.
+    pub(super) fn push(
+        &mut self,
+        data: &[u8],
+        masks: &Masks,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CopyError> {
+        match self {
+            Self::Text(copy) => copy.push(data, masks, out),
+            Self::Binary(copy) => copy.push(data, masks, out),
+        }
+    }
+
+    /// The stream ended.
+    pub(super) fn finish(&mut self, masks: &Masks, out: &mut Vec<u8>) -> Result<(), CopyError> {
+        match self {
+            Self::Text(copy) => copy.finish(masks, out),
+            Self::Binary(copy) => copy.finish(),
+        }
+    }
+}
+
+/// Rewrites one stream of text or CSV.
+pub(super) struct TextCopy {
     format: CopyFormat,
     columns: Vec<CopyColumn>,
     scan: bool,
@@ -33,7 +75,7 @@ pub(super) struct CopyMasker {
     masked: u64,
 }
 
-impl CopyMasker {
+impl TextCopy {
     pub(super) fn new(format: CopyFormat, columns: Vec<CopyColumn>, masks: &Masks) -> Self {
         let header = format.header;
         Self {
@@ -47,18 +89,11 @@ impl CopyMasker {
         }
     }
 
-    /// Rows and masked cells so far.
-    pub(super) fn counts(&self) -> (u64, u64) {
+    fn counts(&self) -> (u64, u64) {
         (self.rows, self.masked)
     }
 
-    /// Takes one CopyData's bytes and writes the rows that are whole.
-    pub(super) fn push(
-        &mut self,
-        data: &[u8],
-        masks: &Masks,
-        out: &mut Vec<u8>,
-    ) -> Result<(), CopyError> {
+    fn push(&mut self, data: &[u8], masks: &Masks, out: &mut Vec<u8>) -> Result<(), CopyError> {
         let joined;
         let mut rest = if self.partial.is_empty() {
             data
@@ -80,7 +115,7 @@ impl CopyMasker {
     }
 
     /// The stream ended: whatever is left is a row without its end.
-    pub(super) fn finish(&mut self, masks: &Masks, out: &mut Vec<u8>) -> Result<(), CopyError> {
+    fn finish(&mut self, masks: &Masks, out: &mut Vec<u8>) -> Result<(), CopyError> {
         let rest = core::mem::take(&mut self.partial);
         if rest.is_empty() {
             Ok(())

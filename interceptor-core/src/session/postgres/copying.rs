@@ -8,7 +8,8 @@ use bytes::{BufMut, BytesMut};
 
 use super::Session;
 use super::backend::Stop;
-use super::copy::{CopyError, CopyMasker};
+use super::copy::{CopyError, CopyMasker, TextCopy};
+use super::copy_binary::BinaryCopy;
 use super::judge::BINARY_COPY;
 use super::provenance::{CopyColumn, CopyDoubt};
 use super::queue::Expected;
@@ -60,6 +61,9 @@ impl Session {
 
     pub(super) fn copy_out(&mut self, body: &[u8]) -> Result<(), Stop> {
         let response = backend::copy_response(body)?;
+        if self.replicating().is_some() {
+            return Ok(());
+        }
         let masker = self.copy_masker(response)?;
         match self.expected.front_mut().and_then(Expected::running) {
             Some(running) if running.copies < running.judged.analysis.copies_out.len() => {
@@ -111,11 +115,10 @@ impl Session {
         let masked = plan.iter().any(|column| column.mask.is_some());
         match (masked || patterns, response.binary) {
             (false, _) => Ok(None),
-            (true, true) => Err(Stop::Unmaskable(String::from(BINARY_COPY))),
             (true, false) if self.hides_delimiters(&copy.format) => Err(Stop::Unmaskable(
                 String::from("COPY in this encoding cannot be masked: use UTF8"),
             )),
-            (true, false) => {
+            (true, binary) => {
                 plan.resize_with(response.columns.max(plan.len()), || CopyColumn {
                     type_oid: 0,
                     mask: None,
@@ -125,8 +128,16 @@ impl Session {
                         "the columns of this COPY are not those of the catalogue",
                     )));
                 }
+                if binary {
+                    let unknown = |it: &CopyColumn| it.type_oid == 0 && it.mask.is_none();
+                    if patterns && plan.iter().any(unknown) {
+                        return Err(Stop::Unmaskable(String::from(BINARY_COPY)));
+                    }
+                    let copy = BinaryCopy::new(&plan, masks);
+                    return Ok(Some(CopyMasker::Binary(copy)));
+                }
                 let format: CopyFormat = copy.format.clone();
-                Ok(Some(CopyMasker::new(format, plan, masks)))
+                Ok(Some(CopyMasker::Text(TextCopy::new(format, plan, masks))))
             }
         }
     }

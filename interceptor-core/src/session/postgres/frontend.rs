@@ -11,8 +11,6 @@ use super::names::{Found, NAME_BYTES_MAX, Statement};
 use super::queue::{Expected, Running};
 use super::submit::Form;
 use super::{BACKLOG_BYTES_MAX, CLIENT_MESSAGE_BYTES_MAX, EXPECTED_MAX, Phase, Session};
-use crate::command::Facts;
-use crate::sql::Analysis;
 use crate::wire::DecodeError;
 use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::frame::{self, FrameError, Header};
@@ -227,6 +225,9 @@ impl Session {
 
     fn query(&mut self, body: &[u8], message: Bytes) -> Result<Taken, DecodeError> {
         let text = frontend::query(body)?;
+        if self.replicate(text, &message) {
+            return Ok(Taken::Done);
+        }
         if self.readable(text) != Readable::Now {
             // ReadyForQuery cannot be in the way: within an extended query the client must Sync.
             return Ok(self.unreadable(Form::Query, text));
@@ -259,7 +260,9 @@ impl Session {
     /// refused here; all else is judged at Bind.
     fn parse(&mut self, body: &[u8], message: &[u8]) -> Result<Taken, DecodeError> {
         let parse = frontend::parse(body)?;
-        let form = Form::Extended { portal: Vec::new() };
+        let form = Form::Parse {
+            unnamed: parse.statement.is_empty(),
+        };
         if self.readable(parse.text) != Readable::Now {
             return Ok(self.unreadable(form, parse.text));
         }
@@ -309,11 +312,11 @@ impl Session {
         }
         match self.names.statement(bind.statement) {
             Found::Unsettled => return Ok(Taken::Waits),
-            Found::Absent => self.refuse_unread(
-                form,
-                b"",
-                absent("26000", "prepared statement", bind.statement),
-            ),
+            Found::Pending => {
+                self.ask_for_replies();
+                return Ok(Taken::Waits);
+            }
+            Found::Absent => self.refuse_unread(form, b"", no_statement(bind.statement)),
             Found::Known(statement) => {
                 if self.awaits_estimates() {
                     return Ok(Taken::Waits);
@@ -338,7 +341,7 @@ impl Session {
         let portal = match (object, self.names.portal(name)) {
             (Object::Statement, _) => None,
             (Object::Portal, Found::Known(portal)) => Some(portal),
-            (Object::Portal, Found::Unsettled) => return Ok(Taken::Waits),
+            (Object::Portal, Found::Unsettled | Found::Pending) => return Ok(Taken::Waits),
             // It may be a cursor that SQL declared, which drivers describe before they fetch from
             // it. The server says what its columns are, or that there is none; Execute of it is
             // refused.
@@ -357,7 +360,7 @@ impl Session {
     fn execute(&mut self, body: &[u8], message: &[u8]) -> Result<Taken, DecodeError> {
         let name = frontend::execute(body)?;
         match self.names.portal(name) {
-            Found::Unsettled => return Ok(Taken::Waits),
+            Found::Unsettled | Found::Pending => return Ok(Taken::Waits),
             Found::Absent => {
                 self.refuse_unread(
                     Form::Extended { portal: Vec::new() },
@@ -377,7 +380,9 @@ impl Session {
                 self.foresee(&judged);
                 self.note_execution(&judged);
                 let is_timed = judged.is_timed();
-                let running = Running::new(judged, self.now_ns, None);
+                let prepares = self.begin_names(&judged);
+                let mut running = Running::new(judged, self.now_ns, None);
+                running.prepares = prepares;
                 // The server keeps replies back until Sync: when this one begins and ends, it has
                 // to say.
                 if is_timed {
@@ -400,25 +405,6 @@ impl Session {
             && !self.plans.contains_key(&judged.number)
             && !self.expected.iter().any(asked)
     }
-
-    /// FunctionCall names a function by number: what it does is not known here.
-    fn function_call(&mut self, body: &[u8], message: Bytes) -> Result<(), DecodeError> {
-        let oid = crate::wire::Reader::new(body).u32()?;
-        let facts = Facts {
-            kinds: alloc::vec!["FUNCTION CALL"],
-            incomplete: Some("it calls a function by its number"),
-            ..Facts::default()
-        };
-        let mut analysis = Analysis {
-            facts,
-            ..Analysis::default()
-        };
-        analysis.lineage.opaque = true;
-        let text = alloc::format!("FUNCTION CALL {oid}");
-        let judged = self.judge(&Arc::new(analysis), &text);
-        self.submit(judged, Form::Query, &text, &[body], &[], message);
-        Ok(())
-    }
 }
 
 fn too_many() -> ErrorText {
@@ -431,6 +417,13 @@ fn long_name() -> ErrorText {
         "42602",
         "names of prepared statements and portals may have 63 bytes at most",
     )
+}
+
+fn no_statement(name: &[u8]) -> ErrorText {
+    match name {
+        b"" => ErrorText::new("26000", "unnamed prepared statement does not exist"),
+        name => absent("26000", "prepared statement", name),
+    }
 }
 
 fn absent(code: &'static str, what: &str, name: &[u8]) -> ErrorText {

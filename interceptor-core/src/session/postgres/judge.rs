@@ -27,7 +27,7 @@ const NAMES_MAX: usize = 10_000;
 pub(super) const COPIES_MASKED: &str = "it copies masked columns to where they would be seen";
 /// Said before the command goes, or at the server's announcement where only that tells.
 pub(super) const BINARY_COPY: &str =
-    "COPY in binary format cannot be masked: use the text or CSV format";
+    "COPY in binary format cannot be searched for patterns here: use the text or CSV format";
 pub(super) const GONE: &str = "the target is no longer in the policy";
 pub(super) const UNSEEN: &str =
     "it runs a prepared statement that the gateway did not see prepared";
@@ -246,8 +246,9 @@ impl Statements {
 
 /// Code runs that the gateway does not see.
 pub(super) fn hides_code(facts: &Facts) -> bool {
-    const KINDS: &[&str] = &["CALL", "DO", "FUNCTION CALL"];
-    facts.kinds.iter().any(|kind| KINDS.contains(kind))
+    const KINDS: &[&str] = &["CALL", "DO"];
+    let by_number = facts.kinds.contains(&"FUNCTION CALL") && facts.incomplete.is_some();
+    by_number || facts.kinds.iter().any(|kind| KINDS.contains(kind))
 }
 
 impl Session {
@@ -460,20 +461,14 @@ pub(super) fn copies_by_name(masks: &Masks, facts: &Facts, lineage: &Lineage) ->
     (stays || by_name).then_some(!stays)
 }
 
-/// The command copies out in the binary format what masks may be on.
+/// The command copies out in the binary format what patterns are looked for in, where nothing will
+/// tell the types of its columns.
 pub(super) fn copies_unmaskable(masks: &Masks, analysis: &Analysis) -> bool {
-    let may_mask = |source: &CopySource| match source {
-        CopySource::Relation(relation, columns) if columns.is_empty() => {
-            masks.masks_table(relation.schema.as_deref(), &relation.name)
-        }
-        CopySource::Relation(relation, columns) => columns
-            .iter()
-            .any(|column| masks.may_mask(relation.schema.as_deref(), &relation.name, column)),
-        // The lineage tells, once the server has read the query.
-        CopySource::Query => false,
-    };
     let mut copies = analysis.copies_out.iter();
-    copies.any(|copy| copy.format.binary && (masks.has_patterns() || may_mask(&copy.source)))
+    copies.any(|copy| {
+        let has_types = matches!(copy.source, CopySource::Relation(..)) && masks.has_columns();
+        copy.format.binary && masks.has_patterns() && !has_types
+    })
 }
 
 /// The masks that a decision's rules put in force.

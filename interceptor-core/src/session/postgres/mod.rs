@@ -19,9 +19,11 @@ mod backend;
 pub mod catalog;
 mod cells;
 mod copy;
+mod copy_binary;
 mod copying;
 mod ending;
 mod frontend;
+mod function_call;
 mod hold;
 mod judge;
 mod knowledge;
@@ -29,11 +31,14 @@ mod legs;
 mod limits;
 pub mod login;
 mod names;
+mod negotiation;
 mod overlap;
+mod prepared;
 mod provenance;
 mod queue;
 mod read_only;
 mod recorded;
+mod replication;
 mod replies;
 mod scram;
 mod sizes;
@@ -212,12 +217,17 @@ pub struct Session {
     legs: Legs,
     authentication: Authentication,
     startup_packet: BytesMut,
+    negotiation: negotiation::Negotiation,
     settings: startup::Settings,
     expected: VecDeque<Expected>,
     names: Names,
     kept: Statements,
     commands: u64,
     discarding: bool,
+    /// It is a replication connection.
+    replicates: bool,
+    /// Where the last Flush of the gateway's own ends in the stream to the server.
+    flushed_at: u64,
     held: Option<Held>,
     /// The target is being told to stop what it does; nothing more goes to it before it was told.
     interrupting: bool,
@@ -277,12 +287,15 @@ impl Session {
             legs: Legs::default(),
             authentication: Authentication::default(),
             startup_packet: BytesMut::new(),
+            negotiation: negotiation::Negotiation::default(),
             settings: startup::Settings::default(),
             expected: VecDeque::new(),
             names: Names::default(),
             kept: Statements::default(),
             commands: 0,
             discarding: false,
+            replicates: false,
+            flushed_at: 0,
             held: None,
             interrupting: false,
             drop_down: 0,

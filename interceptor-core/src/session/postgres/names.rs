@@ -34,6 +34,8 @@ pub(super) struct Statement {
 enum Change {
     Statement(Box<[u8]>, Option<Arc<Statement>>),
     Portal(Box<[u8]>, Option<Arc<Judged>>),
+    /// SQL is preparing a statement of that name.
+    Prepare(Box<[u8]>, Arc<Statement>),
 }
 
 struct Entry {
@@ -50,6 +52,8 @@ pub(super) enum Found<T> {
     Absent,
     /// It is not settled which one it is: replies from before the last Sync are outstanding.
     Unsettled,
+    /// SQL is giving the name a meaning: whether it does, the server has yet to say.
+    Pending,
 }
 
 /// The names of one session.
@@ -90,6 +94,34 @@ impl Names {
         });
     }
 
+    /// A command is on its way that prepares a statement in SQL.
+    pub(super) fn prepare_by_sql(&mut self, name: &str, statement: Arc<Statement>) {
+        self.text_bytes += statement.text.len();
+        self.write(Change::Prepare(name.as_bytes().into(), statement));
+    }
+
+    /// The command is over that has the oldest PREPARE in it. `done`: the server did it.
+    pub(super) fn prepared_by_sql(&mut self, done: bool) {
+        let Some(Entry {
+            change: Change::Prepare(name, statement),
+            ..
+        }) = self.journal.pop_front()
+        else {
+            return;
+        };
+        // Beyond the limit the name means nothing: whoever uses it is refused.
+        let has_room = self.statements.len() + self.portals.len() < NAMES_MAX;
+        let gone = match (done, has_room) {
+            (true, true) => self.statements.insert(name, statement),
+            (true, false) => {
+                self.release(Some(&statement));
+                self.statements.remove(&name)
+            }
+            (false, _) => Some(statement),
+        };
+        self.release(gone.as_deref());
+    }
+
     fn write(&mut self, change: Change) {
         self.journal.push_back(Entry {
             segment: self.segment,
@@ -98,17 +130,21 @@ impl Names {
     }
 
     pub(super) fn statement(&self, name: &[u8]) -> Found<Arc<Statement>> {
-        let written = self
-            .journal
-            .iter()
-            .rev()
-            .find_map(|entry| match &entry.change {
-                Change::Statement(known, statement) if **known == *name => {
-                    Some((entry.segment, statement.clone()))
-                }
-                _ => None,
-            });
-        self.settle(written, self.statements.get(name))
+        let written = self.journal.iter().rev().find_map(|entry| {
+            let (known, statement) = match &entry.change {
+                Change::Statement(known, statement) => (known, Some(statement)),
+                Change::Prepare(known, _) => (known, None),
+                Change::Portal(..) => return None,
+            };
+            (**known == *name).then_some((entry.segment, statement))
+        });
+        match written {
+            Some((_, None)) => Found::Pending,
+            Some((segment, Some(statement))) => {
+                self.settle(Some((segment, statement.clone())), None)
+            }
+            None => self.settle(None, self.statements.get(name)),
+        }
     }
 
     pub(super) fn portal(&self, name: &[u8]) -> Found<Arc<Judged>> {
@@ -152,7 +188,8 @@ impl Names {
             }
             Some(Change::Portal(name, Some(portal))) => self.portals.insert(name, portal),
             Some(Change::Portal(name, None)) => self.portals.remove(&name),
-            None => None,
+            // The end of its command takes it out.
+            Some(Change::Prepare(..)) | None => None,
         }
     }
 
@@ -177,28 +214,32 @@ impl Names {
         self.portals.clear();
     }
 
-    /// SQL may have given names another meaning: what is known of them no longer holds. A client
-    /// that goes on using such a name is refused, not misjudged.
+    /// SQL took names away, and the server said so. What was written since then is of later
+    /// messages.
     pub(super) fn forget(&mut self, forgotten: &Forgotten) {
         let mut freed = 0;
-        let text = |statement: &Arc<Statement>| statement.text.len();
-        for entry in &mut self.journal {
-            match &mut entry.change {
-                Change::Statement(name, statement) if forgotten.covers(name) => {
-                    freed += statement.take().as_ref().map_or(0, text);
-                }
-                Change::Portal(name, portal) if forgotten.covers_portal(name) => *portal = None,
-                _ => {}
-            }
-        }
         self.portals
             .retain(|name, _| !forgotten.covers_portal(name));
         self.statements.retain(|name, statement| {
             let goes = forgotten.covers(name);
-            freed += if goes { text(statement) } else { 0 };
+            freed += if goes { statement.text.len() } else { 0 };
             !goes
         });
         self.text_bytes = self.text_bytes.saturating_sub(freed);
+    }
+
+    /// SQL is about to give portals another meaning: what is known of them no longer holds. A client
+    /// that goes on using such a name is refused, not misjudged.
+    pub(super) fn forget_portals(&mut self, forgotten: &Forgotten) {
+        for entry in &mut self.journal {
+            if let Change::Portal(name, portal) = &mut entry.change
+                && forgotten.covers_portal(name)
+            {
+                *portal = None;
+            }
+        }
+        self.portals
+            .retain(|name, _| !forgotten.covers_portal(name));
     }
 
     /// Code that cannot be seen may have given every name another meaning: of what a statement
@@ -216,11 +257,13 @@ impl Names {
             *statement = doubted(statement);
         }
         for entry in &mut self.journal {
-            if let Change::Statement(_, Some(statement)) = &mut entry.change {
+            if let Change::Statement(_, Some(statement)) | Change::Prepare(_, statement) =
+                &mut entry.change
+            {
                 *statement = doubted(statement);
             }
         }
-        self.forget(&Forgotten::Portals);
+        self.forget_portals(&Forgotten::Portals);
     }
 }
 

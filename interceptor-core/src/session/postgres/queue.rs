@@ -65,6 +65,10 @@ pub(super) struct Running {
     pub(super) copies: usize,
     /// Statements that ended, of those in the text: the server completes each once.
     pub(super) statements: usize,
+    /// Names that it prepares in SQL.
+    pub(super) prepares: usize,
+    /// Of them, those that the server completed.
+    pub(super) prepared: usize,
     /// The server waits for COPY data.
     pub(super) copying_in: bool,
     /// Since when it is what the server works on.
@@ -87,6 +91,8 @@ impl Running {
             copy: None,
             copies: 0,
             statements: 0,
+            prepares: 0,
+            prepared: 0,
             copying_in: false,
             front_since_ns: None,
             cut: None,

@@ -13,7 +13,6 @@ use crate::command::Facts;
 use crate::policy::Outcome;
 use crate::sql::Analysis;
 use crate::wire::postgres::backend;
-use crate::wire::postgres::encode::ErrorText;
 use crate::wire::postgres::frame;
 use crate::wire::postgres::startup::{self, FirstPacket, Startup};
 
@@ -68,7 +67,7 @@ impl Session {
                 self.close("the connection carried a cancel request", false);
             }
             Ok(FirstPacket::Startup(startup)) => {
-                self.startup_packet = packet;
+                self.startup_packet = self.negotiate(packet, &startup);
                 self.start(startup);
             }
             Err(error) => self.violate("the client", error),
@@ -81,13 +80,8 @@ impl Session {
         self.subject.database = startup.database;
         self.settings.application = startup.application;
         self.look();
-        if startup.replication {
-            self.record_identity("0A000");
-            let error = ErrorText::new(
-                "0A000",
-                "interceptor does not carry replication connections",
-            );
-            return self.close_with("the client asked for replication", false, &error);
+        if startup.replication && !self.may_replicate() {
+            return;
         }
         if startup.sets_role && !self.may_set_role() {
             return;
@@ -144,6 +138,13 @@ impl Session {
         let message = self.server_in.split_to(size);
         let mut body = message.clone();
         body.advance(frame::HEADER_BYTES);
+        if kind == backend::kind::NEGOTIATE_PROTOCOL_VERSION {
+            return match self.negotiated(&body) {
+                Ok(()) => {}
+                Err(error) => self.violate("the target", error),
+            };
+        }
+        self.report_negotiation();
         match kind {
             backend::kind::AUTHENTICATION if self.phase == Phase::Authenticating => {
                 return self.server_asks(&message);
@@ -165,7 +166,7 @@ impl Session {
                 }
                 Err(error) => return self.violate("the target", error),
             },
-            backend::kind::NOTICE_RESPONSE | backend::kind::NEGOTIATE_PROTOCOL_VERSION => {}
+            backend::kind::NOTICE_RESPONSE => {}
             backend::kind::READY_FOR_QUERY if self.phase == Phase::Preparing => {
                 self.phase = Phase::Running;
                 self.settings.idle = true;

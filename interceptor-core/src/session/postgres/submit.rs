@@ -15,7 +15,7 @@ use crate::audit::event::Kind;
 use crate::command::Facts;
 use crate::policy::{Decision, Outcome};
 use crate::session::duties;
-use crate::sql::Analysis;
+use crate::sql::{Analysis, Forgotten};
 use crate::wire::postgres::encode::{self, ErrorText};
 use crate::wire::postgres::frontend;
 
@@ -45,6 +45,11 @@ pub(super) struct Pending {
 pub(super) enum Form {
     /// Query, or FunctionCall.
     Query,
+    /// Parse that is refused.
+    Parse {
+        /// Of the unnamed statement, which the server drops before it reads the new one.
+        unnamed: bool,
+    },
     /// Bind, or another message of an extended query that is refused.
     Extended {
         /// The portal that Bind makes.
@@ -133,9 +138,13 @@ impl Session {
         }
         match pending.form {
             Form::Query => {
-                let running = Running::new(judged, self.now_ns, None);
+                let prepares = self.begin_names(&judged);
+                let mut running = Running::new(judged, self.now_ns, None);
+                running.prepares = prepares;
                 self.pass(&pending.message, Some(Expected::Query(running)));
             }
+            // Not taken anywhere: Parse is passed on by itself.
+            Form::Parse { .. } => {}
             Form::Extended { portal } => {
                 self.kept.keep_portal(&portal, &judged);
                 self.names.bind(&portal, judged);
@@ -146,8 +155,9 @@ impl Session {
 
     /// Takes into account what a command may change when it runs, for all that comes after it.
     pub(super) fn foresee(&mut self, judged: &Judged) {
-        for forgotten in &judged.analysis.forgets {
-            self.names.forget(forgotten);
+        for (cursor, _) in &judged.analysis.declares {
+            let cursor = Forgotten::Portal(cursor.clone());
+            self.names.forget_portals(&cursor);
         }
         self.kept.keep(&judged.analysis);
         let facts = judged.facts();
@@ -176,8 +186,10 @@ impl Session {
                 encode::query(&mut self.to_server, REFUSED_TEXT);
                 self.expected.push_back(Expected::Query(running));
             }
-            Form::Extended { .. } => {
-                encode::parse(&mut self.to_server, REFUSED_TEXT, REFUSED_TEXT);
+            form => {
+                let unnamed = matches!(form, Form::Parse { unnamed: true });
+                let name = if unnamed { "" } else { REFUSED_TEXT };
+                encode::parse(&mut self.to_server, name, REFUSED_TEXT);
                 self.expected.push_back(Expected::Refused(running));
                 self.discarding = true;
             }

@@ -48,6 +48,30 @@ pub fn backend_key_data(body: &[u8]) -> Result<CancelKey, DecodeError> {
     })
 }
 
+/// NegotiateProtocolVersion.
+pub struct Negotiated<'a> {
+    /// The minor version of protocol 3 that the server speaks.
+    pub minor: u16,
+    /// Extensions that it does not know.
+    pub extensions: Vec<&'a [u8]>,
+}
+
+/// Decodes NegotiateProtocolVersion.
+pub fn negotiate_protocol_version(body: &[u8]) -> Result<Negotiated<'_>, DecodeError> {
+    let mut reader = Reader::new(body);
+    let [a, b, c, d] = reader.u32()?.to_be_bytes();
+    if [a, b] != [0, 3] {
+        return Err(DecodeError::Unknown("protocol version"));
+    }
+    let minor = u16::from_be_bytes([c, d]);
+    let mut extensions = Vec::new();
+    for _ in 0..reader.u32()? {
+        extensions.push(reader.cstr()?);
+    }
+    reader.finish()?;
+    Ok(Negotiated { minor, extensions })
+}
+
 /// Decodes ParameterStatus: name and value.
 pub fn parameter_status(body: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
     let mut reader = Reader::new(body);

@@ -96,6 +96,19 @@ pub fn notice(out: &mut BytesMut, text: &str) {
     });
 }
 
+/// NegotiateProtocolVersion: the minor version of protocol 3 that is spoken, and extensions that are
+/// not known.
+pub fn negotiate_protocol_version(out: &mut BytesMut, minor: u16, extensions: &[&[u8]]) {
+    message(out, b'v', |out| {
+        out.put_u16(3);
+        out.put_u16(minor);
+        out.put_u32(u32::try_from(extensions.len()).unwrap_or(u32::MAX));
+        for name in extensions {
+            cstr(out, name);
+        }
+    });
+}
+
 /// Query.
 pub fn query(out: &mut BytesMut, text: &str) {
     message(out, b'Q', |out| cstr(out, text.as_bytes()));

@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::{BufMut as _, BytesMut};
+use subtle::ConstantTimeEq as _;
 
 use super::encode;
 use crate::wire::{DecodeError, Reader};
@@ -11,18 +12,32 @@ use crate::wire::{DecodeError, Reader};
 /// PostgreSQL's own limit on a startup packet, in bytes (`MAX_STARTUP_PACKET_LENGTH`).
 pub const STARTUP_BYTES_MAX: usize = 10_000;
 
+/// The latest minor version of protocol 3 that is understood: 3.2.
+pub const MINOR_MAX: u16 = 2;
+
+/// How the names of extensions of the protocol begin.
+const EXTENSION: &[u8] = b"_pq_.";
+
 const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
 
 /// The secret that lets a client cancel its session's command: the process id and the key that
 /// BackendKeyData carried. Never printed.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct CancelKey {
     /// The backend's process id.
     pub process_id: u32,
     /// 4 bytes in protocol 3.0, up to 256 in 3.2.
     pub secret: Vec<u8>,
+}
+
+impl CancelKey {
+    /// Whether it is the same key. How long that takes does not tell how much of the secret is right.
+    pub fn is(&self, other: &Self) -> bool {
+        let same = self.process_id == other.process_id;
+        same & bool::from(self.secret.ct_eq(&other.secret))
+    }
 }
 
 /// A first packet.
@@ -52,6 +67,8 @@ pub struct Startup {
     pub replication: bool,
     /// A parameter sets the role that the session acts as.
     pub sets_role: bool,
+    /// Names of the extensions of the protocol that it asks for (`_pq_.…`).
+    pub extensions: Vec<Vec<u8>>,
 }
 
 /// Why a first packet was refused.
@@ -146,6 +163,7 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
             b"database" => set(&mut database, "database", value)?,
             b"application_name" => set(&mut application, "application_name", value)?,
             b"replication" => set(&mut replication, "replication", value)?,
+            _ if name.starts_with(EXTENSION) => startup.extensions.push(name.to_vec()),
             _ => startup.sets_role |= sets_role(name, value),
         }
     }
@@ -160,6 +178,31 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
     let off = ["false", "off", "no", "0"];
     startup.replication = replication.is_some_and(|value: String| !off.contains(&value.as_str()));
     Ok(startup)
+}
+
+/// A StartupMessage without extensions of the protocol, for this minor version. `packet` is one that
+/// [`decode`] took.
+pub fn understood(packet: &[u8], minor: u16) -> BytesMut {
+    let mut reader = Reader::new(packet);
+    let _ = (reader.u32(), reader.u32());
+    let mut kept = BytesMut::with_capacity(packet.len());
+    kept.put_u32(0);
+    kept.put_u16(3);
+    kept.put_u16(minor);
+    while let (Ok(name), Ok(value)) = (reader.cstr(), reader.cstr()) {
+        if !name.starts_with(EXTENSION) {
+            kept.put_slice(name);
+            kept.put_u8(0);
+            kept.put_slice(value);
+            kept.put_u8(0);
+        }
+    }
+    kept.put_u8(0);
+    let length = u32::try_from(kept.len()).unwrap_or(u32::MAX);
+    if let Some(place) = kept.first_chunk_mut::<4>() {
+        *place = length.to_be_bytes();
+    }
+    kept
 }
 
 /// A setting of the role, by itself or among the server's command-line options, whose syntax has

@@ -424,6 +424,10 @@ kind: Mask
 name: emails
 spec: {targets: [orders], columns: [customers.email]}
 ---
+kind: Mask
+name: cards
+spec: {targets: [orders], patterns: [payment_card]}
+---
 kind: Rule
 name: no-drop
 spec: {match: {statements: [DROP], process: {executables: [/usr/bin/psql]}}, then: {deny: by migrations}}
@@ -538,7 +542,7 @@ spec: {match: {users: [alice]}, then: {limit: {rows: 7}}}
             ),
             (
                 &[
-                    "COPY customers TO STDOUT (FORMAT binary)",
+                    "COPY (TABLE customers) TO STDOUT (FORMAT binary)",
                     "--target",
                     "orders",
                 ],

@@ -27,6 +27,8 @@ pub(super) enum Proving {
 impl Session {
     /// Asks the client for its proof.
     pub(super) fn begin_proof(&mut self, random: &[u8; NONCE_BYTES], verifier: Option<Verifier>) {
+        // It comes before all else that a server says.
+        self.report_own_negotiation();
         let proving = match (&self.authentication.how, verifier) {
             (Login::Password, _) => {
                 sasl::encode_cleartext(&mut self.to_client);
