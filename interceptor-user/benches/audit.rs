@@ -1,7 +1,8 @@
-//! How fast events become durable: alone, and when 64 sessions record at once.
+//! How fast events become durable, and what that costs: alone, and when many sessions record at once.
 //!
-//! `cargo bench -p interceptor-user --bench audit [DIR]` writes to a directory under DIR, so that
-//! the disk in question is measured; default is the temporary directory.
+//! `cargo bench --workspace --bench audit -- [DIR]` writes to a directory under DIR, so that the disk
+//! in question is measured; default is the temporary directory. Processor time is the whole process's:
+//! encoding, the queue, waking, the chain, the journal and the database.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -11,8 +12,18 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use interceptor_core::audit::event::{Command, Event, Kind};
+use interceptor_core::audit::event::{Command, Event, Kind, Outcome};
 use interceptor_user::audit::{Recorder, Store};
+use nix::sys::resource::{UsageWho, getrusage};
+
+/// What a session does for a query.
+#[derive(Clone, Copy)]
+enum Work {
+    /// An intent that it waits for.
+    Intents,
+    /// The same, and an outcome that it does not wait for.
+    Queries,
+}
 
 fn main() {
     // `cargo test --benches` only asks whether it runs; `cargo bench` says so.
@@ -23,36 +34,28 @@ fn main() {
         .find(|argument| !argument.starts_with("--"));
     let place = place.map_or_else(std::env::temp_dir, PathBuf::from);
     println!(
-        "{:>10} {:>12} {:>10} {:>10} {:>10}",
-        "appenders", "appends/s", "p50", "p99", "max"
+        "{:>8} {:>9} {:>10} {:>9} {:>9} {:>9} {:>12} {:>12}",
+        "work", "sessions", "events/s", "p50", "p99", "max", "CPU µs/event", "bytes/event"
     );
-    for appenders in [1, 8, 64, 512] {
-        measure(appenders, &place, lasts);
+    for (name, work) in [("intents", Work::Intents), ("queries", Work::Queries)] {
+        for sessions in [1, 8, 64, 512] {
+            measure(name, work, sessions, &place, lasts);
+        }
     }
 }
 
-fn measure(appenders: usize, place: &Path, lasts: Duration) {
+fn measure(name: &str, work: Work, sessions: usize, place: &Path, lasts: Duration) {
     let directory = tempfile::tempdir_in(place).unwrap();
-    let (recorder, _) = Recorder::start(Store::open(directory.path()).unwrap()).unwrap();
+    let (recorder, writer) = Recorder::start(Store::open(directory.path()).unwrap()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
+    let before = processor_time();
     let begin = Instant::now();
     let mut waits: Vec<Duration> = runtime.block_on(async {
-        let tasks: Vec<_> = (0..appenders)
-            .map(|_| {
-                let recorder = recorder.clone();
-                tokio::spawn(async move {
-                    let mut waits = Vec::new();
-                    while begin.elapsed() < lasts {
-                        let start = Instant::now();
-                        recorder.append(event()).await.unwrap();
-                        waits.push(start.elapsed());
-                    }
-                    waits
-                })
-            })
+        let tasks: Vec<_> = (0..sessions)
+            .map(|session| tokio::spawn(record(recorder.clone(), session, work, begin + lasts)))
             .collect();
         let mut all = Vec::new();
         for task in tasks {
@@ -60,22 +63,51 @@ fn measure(appenders: usize, place: &Path, lasts: Duration) {
         }
         all
     });
-    let rate = waits.len() as f64 / begin.elapsed().as_secs_f64();
+    let took = begin.elapsed();
+    // What is still on its way into the database counts, too.
+    recorder.close();
+    writer.join().unwrap();
+    let spent = processor_time() - before;
+    let events = match work {
+        Work::Intents => waits.len(),
+        Work::Queries => waits.len() * 2,
+    };
     waits.sort_unstable();
     let share = |percent: usize| waits[(waits.len() - 1) * percent / 100];
-    let (p50, p99, max) = (share(50), share(99), share(100));
-    println!("{appenders:>10} {rate:>12.0} {p50:>10.1?} {p99:>10.1?} {max:>10.1?}");
-    let size: u64 = std::fs::metadata(directory.path().join("db"))
-        .unwrap()
-        .len();
+    let database = std::fs::metadata(directory.path().join("db")).unwrap();
     println!(
-        "{:>10} {} bytes of log for each event",
-        "",
-        size / waits.len() as u64
+        "{name:>8} {sessions:>9} {:>10.0} {:>9.1?} {:>9.1?} {:>9.1?} {:>12.2} {:>12}",
+        events as f64 / took.as_secs_f64(),
+        share(50),
+        share(99),
+        share(100),
+        spent.as_secs_f64() * 1e6 / events as f64,
+        database.len() / events as u64,
     );
 }
 
-fn event() -> Event {
+async fn record(recorder: Recorder, session: usize, work: Work, until: Instant) -> Vec<Duration> {
+    let mut waits = Vec::new();
+    while Instant::now() < until {
+        let start = Instant::now();
+        recorder.append(intent(session)).await.unwrap();
+        waits.push(start.elapsed());
+        if matches!(work, Work::Queries) {
+            recorder.note(outcome(session)).unwrap();
+        }
+    }
+    waits
+}
+
+fn processor_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    [usage.user_time(), usage.system_time()]
+        .iter()
+        .map(|time| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000))
+        .sum()
+}
+
+fn intent(session: usize) -> Event {
     let command = Command {
         number: 1,
         text: "SELECT id, name, email FROM customers WHERE id = $1 ORDER BY name".to_owned(),
@@ -89,9 +121,25 @@ fn event() -> Event {
         policy: vec![9; 32],
         ..Command::default()
     };
+    event(session, Kind::Command(command))
+}
+
+fn outcome(session: usize) -> Event {
+    let outcome = Outcome {
+        command: 1,
+        tag: "SELECT 1".to_owned(),
+        rows: 1,
+        ..Outcome::default()
+    };
+    event(session, Kind::Outcome(outcome))
+}
+
+fn event(session: usize, kind: Kind) -> Event {
+    let mut id = vec![1; 16];
+    id[..8].copy_from_slice(&session.to_be_bytes());
     Event {
         time_unix_ns: 1_760_000_000_000_000_000,
-        session: vec![1; 16],
-        kind: Some(Kind::Command(command)),
+        session: id,
+        kind: Some(kind),
     }
 }

@@ -8,14 +8,14 @@ use super::store::{Reader, Store};
 /// Where the writer writes.
 pub enum Log {
     /// The log itself.
-    Store(Store),
+    Store(Box<Store>),
     /// The gateway that has it now.
     Relay(Relay),
 }
 
 impl From<Store> for Log {
     fn from(store: Store) -> Self {
-        Self::Store(store)
+        Self::Store(Box::new(store))
     }
 }
 
@@ -26,21 +26,18 @@ impl From<Relay> for Log {
 }
 
 impl Log {
-    /// Writes encoded events; their numbers, and the head of the log if it is here.
-    pub(super) fn append(
+    /// Writes encoded events, as one commit; the head of the log if it is here.
+    pub(super) fn append<'a>(
         &mut self,
-        events: Vec<Vec<u8>>,
+        events: impl Iterator<Item = &'a [u8]>,
         request_number: u64,
-    ) -> Result<(Vec<u64>, Option<Head>), String> {
+    ) -> Result<Option<Head>, String> {
         match self {
-            Self::Store(store) => {
-                let first = store.head().sequence.saturating_add(1);
-                let head = store
-                    .append(events, request_number)
-                    .map_err(|error| error.to_string())?;
-                Ok(((first..=head.sequence).collect(), Some(head)))
-            }
-            Self::Relay(relay) => Ok((relay.append(events)?, None)),
+            Self::Store(store) => store
+                .append(events, request_number)
+                .map(Some)
+                .map_err(|error| error.to_string()),
+            Self::Relay(relay) => relay.append(events).map(|()| None),
         }
     }
 

@@ -1,39 +1,32 @@
-//! The one writer of the log, and the handles through which the rest of the gateway records.
+//! The handles through which the rest of the gateway records.
 //!
-//! It owns the queue, the group commit and the rule that a log which failed once takes nothing
-//! more. In a hot upgrade the log changes hands while events come: it is closed, events wait, and
-//! the writer goes on with another [`Log`]. It must not know how records are stored or what events
-//! mean.
+//! It owns the rule that a log which failed once takes nothing more. In a hot upgrade the log changes
+//! hands while events come: it is closed, events wait, and the writer goes on with another [`Log`].
+//! It must not know how records are stored or what events mean.
 
-use std::collections::VecDeque;
-use std::future::Future;
+use std::cell::RefCell;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use interceptor_core::audit::chain::{EVENT_BYTES_MAX, Head};
 use interceptor_core::audit::event::Event;
 use prost::Message as _;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::counter::Counter;
 use super::log::Log;
-use super::store::{BATCH_EVENTS_MAX, Reader, Store};
+pub use super::pending::Pending;
+use super::pending::{Numbers, Progress};
+use super::queue::{Entry, Queue, Turn};
+use super::store::{Durability, Reader, Store};
+use super::writer;
 
 /// The most events that wait to be written.
 pub const QUEUE_EVENTS_MAX: usize = 65_536;
 
 /// The most encoded bytes that wait to be written.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// How long an event that nobody waits for lets others join its commit.
-const LINGER_MAX: Duration = Duration::from_millis(10);
-
-/// A commit takes no further event once it holds this many bytes.
-pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why an event was not recorded. Whatever it was the record of must not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,97 +74,27 @@ struct Handle {
     durable: watch::Receiver<Head>,
     /// The log that the writer goes on with; `None` ends it.
     logs: mpsc::Sender<Option<Log>>,
+    durability: Durability,
 }
 
-struct Shared {
+/// What the handles and the writer share.
+pub(super) struct Shared {
     queue: Mutex<Queue>,
-    wakes_writer: Condvar,
-    wakes_suspender: Condvar,
-    request_number: Counter,
+    pub(super) wakes_writer: Condvar,
+    pub(super) wakes_suspender: Condvar,
+    pub(super) progress: Arc<Progress>,
+    pub(super) request_number: Counter,
     /// `None` while this process does not have the log.
     reader: Mutex<Option<Reader>>,
 }
 
-/// Who has the log.
-#[derive(Default, PartialEq, Eq)]
-enum Turn {
-    /// The writer.
-    #[default]
-    Writing,
-    /// The writer, who is asked to close it.
-    Asked,
-    /// Nobody here: events wait.
-    Suspended,
+thread_local! {
+    /// Where events are encoded: before the queue's lock is taken, and in memory that is there.
+    static ENCODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-#[derive(Default)]
-struct Queue {
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    /// Entries whose writer waits for their answer.
-    awaited: usize,
-    /// Why it takes no more; sticky.
-    refusal: Option<AuditError>,
-    turn: Turn,
-}
-
-struct Entry {
-    event: Vec<u8>,
-    /// `None` for events that nobody waits for.
-    acknowledge: Option<oneshot::Sender<Result<u64, AuditError>>>,
-}
-
-/// An event on its way to the disk: resolves to its sequence number when it is durable. Dropping it
-/// does not take the event back.
-#[must_use = "the event is durable only when this has resolved"]
-pub struct Pending(State);
-
-enum State {
-    Refused(AuditError),
-    Waiting(oneshot::Receiver<Result<u64, AuditError>>),
-}
-
-impl Future for Pending {
-    type Output = Result<u64, AuditError>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.get_mut().0 {
-            State::Refused(error) => Poll::Ready(Err(error.clone())),
-            State::Waiting(receiver) => Pin::new(receiver).poll(context).map(|answer| {
-                // The writer acknowledges or refuses everything; only its panic drops a sender.
-                answer.unwrap_or_else(|_| {
-                    Err(AuditError::Failed {
-                        cause: WRITER_DIED.into(),
-                    })
-                })
-            }),
-        }
-    }
-}
-
-impl Pending {
-    /// Waits on a thread that may block.
-    pub(super) fn wait(self) -> Result<u64, AuditError> {
-        match self.0 {
-            State::Refused(error) => Err(error),
-            State::Waiting(receiver) => receiver.blocking_recv().unwrap_or_else(|_| {
-                Err(AuditError::Failed {
-                    cause: WRITER_DIED.into(),
-                })
-            }),
-        }
-    }
-
-    /// Why it was not even queued.
-    pub(super) fn refusal(&self) -> Option<&AuditError> {
-        match &self.0 {
-            State::Refused(error) => Some(error),
-            State::Waiting(_) => None,
-        }
-    }
-}
-
-const WRITER_DIED: &str = "its writer ended unexpectedly; see the gateway's log";
+/// What a thread keeps of it after a large event.
+const ENCODED_KEPT_BYTES: usize = 16 * 1024;
 
 impl Recorder {
     /// Starts the writer thread on an open log.
@@ -192,20 +115,15 @@ impl Recorder {
         request_number: Counter,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         request_number.raise_to(store.request_number());
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            wakes_writer: Condvar::new(),
-            wakes_suspender: Condvar::new(),
-            request_number,
-            reader: Mutex::new(Some(store.reader())),
-        });
+        let shared = Arc::new(Shared::new(request_number, &store));
         let (publish, durable) = watch::channel(store.head());
+        let durability = store.durability();
         let (logs, next_logs) = mpsc::channel();
         let writer_shared = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("audit-writer".to_owned())
             .spawn(move || {
-                write_until_closed(store.into(), &writer_shared, &publish, &next_logs)
+                writer::write_until_closed(store.into(), &writer_shared, &publish, &next_logs);
             })?;
         Ok((
             Self {
@@ -213,6 +131,7 @@ impl Recorder {
                     shared,
                     durable,
                     logs,
+                    durability,
                 }),
             },
             thread,
@@ -274,15 +193,19 @@ impl Recorder {
     /// Queues an event. It is queued when this returns, in order with all others; the result
     /// resolves when it is durable, or with the reason why it will never be.
     pub fn append(&self, event: Event) -> Pending {
-        self.append_encoded(event.encode_to_vec())
+        encoded(&event, |bytes| self.append_bytes(bytes, &event.session))
     }
 
     /// The same with an event that another process encoded.
-    pub(super) fn append_encoded(&self, event: Vec<u8>) -> Pending {
-        let (acknowledge, receiver) = oneshot::channel();
-        match self.enqueue(event, Some(acknowledge)) {
-            Ok(()) => Pending(State::Waiting(receiver)),
-            Err(error) => Pending(State::Refused(error)),
+    pub(super) fn append_encoded(&self, event: &[u8]) -> Pending {
+        self.append_bytes(event, &[])
+    }
+
+    fn append_bytes(&self, event: &[u8], session: &[u8]) -> Pending {
+        let shared = &self.handle.shared;
+        match shared.enqueue(event, Entry::Awaited { session }) {
+            Ok(ticket) => Pending::queued(Arc::clone(&shared.progress), ticket),
+            Err(error) => Pending::refused(error),
         }
     }
 
@@ -291,7 +214,15 @@ impl Recorder {
     /// # Errors
     /// If it cannot be queued. A later failure to write it shows in every later call.
     pub fn note(&self, event: Event) -> Result<(), AuditError> {
-        self.enqueue(event.encode_to_vec(), None)
+        encoded(&event, |bytes| {
+            self.handle.shared.enqueue(bytes, Entry::Noted).map(drop)
+        })
+    }
+
+    /// When an event counts as recorded.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.handle.durability
     }
 
     /// True once nothing can be recorded any more.
@@ -328,39 +259,6 @@ impl Recorder {
     pub fn close(&self) {
         self.handle.shared.refuse(AuditError::Closed);
     }
-
-    fn enqueue(
-        &self,
-        event: Vec<u8>,
-        acknowledge: Option<oneshot::Sender<Result<u64, AuditError>>>,
-    ) -> Result<(), AuditError> {
-        if event.len() > EVENT_BYTES_MAX {
-            return Err(AuditError::TooLarge { bytes: event.len() });
-        }
-        let shared = &self.handle.shared;
-        let mut queue = shared.lock();
-        if let Some(refusal) = &queue.refusal {
-            return Err(refusal.clone());
-        }
-        let bytes = queue.bytes.saturating_add(event.len());
-        if queue.entries.len() >= QUEUE_EVENTS_MAX || bytes > QUEUE_BYTES_MAX {
-            return Err(AuditError::Backlog {
-                events: queue.entries.len(),
-                bytes: queue.bytes,
-            });
-        }
-        queue.bytes = bytes;
-        let awaited = acknowledge.is_some();
-        queue.awaited += usize::from(awaited);
-        queue.entries.push_back(Entry { event, acknowledge });
-        let count = queue.entries.len();
-        drop(queue);
-        // Otherwise the writer is awake, or waits for one that is awaited.
-        if awaited || count == 1 || count == BATCH_EVENTS_MAX {
-            shared.wakes_writer.notify_one();
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Handle {
@@ -369,195 +267,79 @@ impl Drop for Handle {
     }
 }
 
+/// Hands an event's bytes on.
+fn encoded<T>(event: &Event, with: impl FnOnce(&[u8]) -> T) -> T {
+    ENCODED.with(|buffer| {
+        // Nothing below records, so that it is free; if that changes, an event gets its own.
+        let Ok(mut buffer) = buffer.try_borrow_mut() else {
+            return with(&event.encode_to_vec());
+        };
+        buffer.clear();
+        let mut bytes = std::mem::take(&mut *buffer);
+        if event.encode(&mut bytes).is_err() {
+            // A vector has always room.
+            bytes = event.encode_to_vec();
+        }
+        let result = with(&bytes);
+        bytes.clear();
+        bytes.shrink_to(ENCODED_KEPT_BYTES);
+        *buffer = bytes;
+        result
+    })
+}
+
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing in a critical section can leave the queue half changed.
+    pub(super) fn new(request_number: Counter, store: &Store) -> Self {
+        let progress = Progress::default();
+        progress.goes_on(1, Numbers::After(store.head().sequence));
+        Self {
+            queue: Mutex::default(),
+            wakes_writer: Condvar::new(),
+            wakes_suspender: Condvar::new(),
+            progress: Arc::new(progress),
+            request_number,
+            reader: Mutex::new(Some(store.reader())),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Every change of the queue is whole before anything can panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reader(&self) -> MutexGuard<'_, Option<Reader>> {
+    pub(super) fn reader(&self) -> MutexGuard<'_, Option<Reader>> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses all later events; the first reason stays.
-    fn refuse(&self, reason: AuditError) {
-        self.lock().refusal.get_or_insert(reason);
-        self.wakes_writer.notify_one();
-    }
-
-    /// Refuses all later events and those that wait.
-    fn fail(&self, error: &AuditError) {
+    /// Queues an event; its ticket.
+    fn enqueue(&self, event: &[u8], entry: Entry<'_>) -> Result<u64, AuditError> {
+        if event.len() > EVENT_BYTES_MAX {
+            return Err(AuditError::TooLarge { bytes: event.len() });
+        }
         let mut queue = self.lock();
-        // A failure after `close` outweighs it: what was queued then is lost.
-        queue.refusal = Some(error.clone());
-        (queue.bytes, queue.awaited) = (0, 0);
-        let entries = std::mem::take(&mut queue.entries);
+        let ticket = queue.push(event, entry)?;
+        let is_writer_wanted = queue.wakes_writer();
         drop(queue);
+        if is_writer_wanted {
+            self.wakes_writer.notify_one();
+        }
+        Ok(ticket)
+    }
+
+    /// Takes no more events; what is queued is still written.
+    fn refuse(&self, refusal: AuditError) {
+        self.lock().refusal.get_or_insert(refusal);
         self.wakes_writer.notify_one();
-        self.wakes_suspender.notify_all();
-        acknowledge(entries, || Err(error.clone()));
     }
 
-    /// Waits for events and takes what is there, within the limits of a commit.
-    ///
-    /// An event that nobody waits for lets others join its commit for [`LINGER_MAX`]: else the
-    /// outcome of each command would have a commit of its own, and the next command's intent
-    /// would wait for it.
-    fn next(&self) -> Next {
+    /// Takes no more events, and what is queued never becomes durable.
+    pub(super) fn fail(&self, error: &AuditError) {
         let mut queue = self.lock();
-        let mut lingers_until = None;
-        loop {
-            if queue.turn == Turn::Asked {
-                return Next::Suspend;
-            }
-            let closed = queue.refusal.is_some();
-            if queue.entries.is_empty() {
-                if closed {
-                    return Next::Closed;
-                }
-                queue = self
-                    .wakes_writer
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            if closed || queue.awaited > 0 || queue.entries.len() >= BATCH_EVENTS_MAX {
-                break;
-            }
-            let now = Instant::now();
-            let until = *lingers_until.get_or_insert(now + LINGER_MAX);
-            if now >= until {
-                break;
-            }
-            (queue, _) = self
-                .wakes_writer
-                .wait_timeout(queue, until - now)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        Next::Batch(take_batch(&mut queue))
-    }
-}
-
-/// What the writer does next.
-enum Next {
-    Batch(Vec<Entry>),
-    /// Close the log and wait for another.
-    Suspend,
-    /// The queue is closed and empty.
-    Closed,
-}
-
-fn take_batch(queue: &mut Queue) -> Vec<Entry> {
-    let mut batch = Vec::new();
-    let mut bytes = 0_usize;
-    while batch.len() < BATCH_EVENTS_MAX && bytes < BATCH_BYTES_MAX {
-        let Some(entry) = queue.entries.pop_front() else {
-            break;
-        };
-        bytes = bytes.saturating_add(entry.event.len());
-        queue.awaited -= usize::from(entry.acknowledge.is_some());
-        batch.push(entry);
-    }
-    queue.bytes = queue.bytes.saturating_sub(bytes);
-    batch
-}
-
-/// The writer thread: everything that waits goes to the disk in one commit, and what comes
-/// meanwhile in the next. A lone event waits for nothing but its own flush.
-fn write_until_closed(
-    mut log: Log,
-    shared: &Shared,
-    publish: &watch::Sender<Head>,
-    logs: &mpsc::Receiver<Option<Log>>,
-) {
-    // Also when sled panics, no later event may be taken.
-    let _guard = FailOnPanic(shared);
-    loop {
-        match shared.next() {
-            Next::Closed => return,
-            Next::Batch(batch) => {
-                if !write(&mut log, batch, shared, publish) {
-                    return;
-                }
-            }
-            Next::Suspend => {
-                *shared.reader() = None;
-                drop(log);
-                shared.lock().turn = Turn::Suspended;
-                shared.wakes_suspender.notify_all();
-                // Without a sender nobody is left who could record.
-                let Ok(Some(next)) = logs.recv() else {
-                    return;
-                };
-                *shared.reader() = next.reader();
-                // Also where the head stays: who follows the log learns that it went elsewhere.
-                publish.send_modify(|head| {
-                    if let Log::Store(store) = &next {
-                        *head = store.head();
-                    }
-                });
-                log = next;
-                shared.lock().turn = Turn::Writing;
-            }
-        }
-    }
-}
-
-/// Writes a batch and answers who waits for it. False if the log failed.
-fn write(
-    log: &mut Log,
-    mut batch: Vec<Entry>,
-    shared: &Shared,
-    publish: &watch::Sender<Head>,
-) -> bool {
-    let events = batch
-        .iter_mut()
-        .map(|entry| std::mem::take(&mut entry.event))
-        .collect();
-    match log.append(events, shared.request_number.last()) {
-        Ok((sequences, head)) => {
-            if let Some(head) = head {
-                publish.send_replace(head);
-            }
-            let mut sequences = sequences.into_iter();
-            acknowledge(batch, || Ok(sequences.next().unwrap_or_default()));
-            true
-        }
-        Err(cause) => {
-            tracing::error!(error = %cause, "the audit log failed; commands are refused from now on");
-            let error = AuditError::Failed {
-                cause: cause.into(),
-            };
-            shared.fail(&error);
-            acknowledge(batch, || Err(error.clone()));
-            false
-        }
-    }
-}
-
-struct FailOnPanic<'a>(&'a Shared);
-
-impl Drop for FailOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail(&AuditError::Failed {
-                cause: WRITER_DIED.into(),
-            });
-        }
-    }
-}
-
-/// Answers everyone who waits. `answer` is asked once for each entry, in order.
-fn acknowledge(
-    batch: impl IntoIterator<Item = Entry>,
-    mut answer: impl FnMut() -> Result<u64, AuditError>,
-) {
-    for entry in batch {
-        let answer = answer();
-        if let Some(waiting) = entry.acknowledge {
-            // Who gave up waiting needs no answer.
-            let _ = waiting.send(answer);
-        }
+        queue.refusal = Some(error.clone());
+        queue.clear();
+        drop(queue);
+        self.progress.fail(error);
+        self.wakes_suspender.notify_all();
     }
 }
 

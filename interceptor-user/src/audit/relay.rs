@@ -1,6 +1,6 @@
 //! The record of a gateway that was replaced: its events go to the successor, which has the log.
 //!
-//! It owns the stream between the two: a batch of events one way, their numbers back once they are
+//! It owns the stream between the two: a batch of events one way, an answer back once they are
 //! durable, in turn. So the rule that an event is on the disk before its command goes holds across
 //! two processes; if the stream breaks, nothing more is acknowledged.
 
@@ -12,8 +12,8 @@ use interceptor_core::audit::chain::EVENT_BYTES_MAX;
 use interceptor_core::audit::event::Event;
 use prost::Message;
 
-use super::recorder::{AuditError, BATCH_BYTES_MAX, Pending, Recorder};
-use super::store::BATCH_EVENTS_MAX;
+use super::recorder::{AuditError, Pending, Recorder};
+use super::writer::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 
 /// The longest frame: a batch of events, and what protobuf puts around each.
 const FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + EVENT_BYTES_MAX + BATCH_EVENTS_MAX * 16;
@@ -32,9 +32,9 @@ struct Batch {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Written {
-    /// One for each event of the batch, unless it failed.
-    #[prost(uint64, repeated, tag = "1")]
-    sequences: Vec<u64>,
+    /// How many: all of the batch, unless it failed.
+    #[prost(uint64, tag = "1")]
+    count: u64,
     /// Why nothing more is taken; empty if all is well.
     #[prost(string, tag = "2")]
     error: String,
@@ -56,9 +56,13 @@ impl Relay {
         Ok(Self { stream })
     }
 
-    /// Gives encoded events to the successor and returns their numbers when they are durable.
-    pub(super) fn append(&mut self, events: Vec<Vec<u8>>) -> Result<Vec<u64>, String> {
-        let count = events.len();
+    /// Gives encoded events to the successor and returns when they are durable.
+    pub(super) fn append<'a>(
+        &mut self,
+        events: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), String> {
+        let events: Vec<Vec<u8>> = events.map(<[u8]>::to_vec).collect();
+        let count = events.len() as u64;
         let gone = |error: io::Error| {
             format!("the gateway that replaced this one does not take it: {error}")
         };
@@ -69,10 +73,10 @@ impl Relay {
         if !written.error.is_empty() {
             return Err(written.error);
         }
-        if written.sequences.len() != count {
+        if written.count != count {
             return Err("the gateway that replaced this one acknowledged other events".to_owned());
         }
-        Ok(written.sequences)
+        Ok(())
     }
 }
 
@@ -83,12 +87,12 @@ impl Relay {
 pub fn serve(mut stream: UnixStream, recorder: &Recorder) -> io::Result<()> {
     while let Some(batch) = receive::<Batch>(&mut stream)? {
         let written = match record(batch, recorder) {
-            Ok(sequences) => Written {
-                sequences,
+            Ok(count) => Written {
+                count,
                 error: String::new(),
             },
             Err(error) => Written {
-                sequences: Vec::new(),
+                count: 0,
                 error: error.to_string(),
             },
         };
@@ -100,19 +104,25 @@ pub fn serve(mut stream: UnixStream, recorder: &Recorder) -> io::Result<()> {
     Ok(())
 }
 
-fn record(batch: Batch, recorder: &Recorder) -> Result<Vec<u64>, AuditError> {
+fn record(batch: Batch, recorder: &Recorder) -> Result<u64, AuditError> {
     let pending: Vec<Pending> = batch
         .events
-        .into_iter()
+        .iter()
         .map(|event| queue(event, recorder))
         .collect();
-    pending.into_iter().map(Pending::wait).collect()
+    let mut count = 0;
+    // The last first: with it all are durable, and the others do not wait.
+    for pending in pending.into_iter().rev() {
+        pending.wait()?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// A backlog here makes the replaced gateway wait, until its own queue is full and it says so.
-fn queue(event: Vec<u8>, recorder: &Recorder) -> Pending {
+fn queue(event: &[u8], recorder: &Recorder) -> Pending {
     loop {
-        let pending = recorder.append_encoded(event.clone());
+        let pending = recorder.append_encoded(event);
         if !matches!(pending.refusal(), Some(AuditError::Backlog { .. })) {
             return pending;
         }
@@ -211,10 +221,11 @@ mod tests {
     async fn what_two_gateways_record_is_one_log() {
         let directory = tempfile::tempdir().unwrap();
         let Pair { old, new, serving } = handed_over(directory.path());
-        assert_eq!(old.append(event("from the old")).await, Ok(2));
+        // Its number is the other's to know.
+        assert_eq!(old.append(event("from the old")).await, Ok(0));
         assert_eq!(new.append(event("from the new")).await, Ok(3));
         old.note(event("noted by the old")).unwrap();
-        assert_eq!(old.append(event("and the last")).await, Ok(5));
+        assert_eq!(old.append(event("and the last")).await, Ok(0));
         old.close();
         drop(old);
         serving.join().unwrap().unwrap();

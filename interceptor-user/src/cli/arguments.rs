@@ -127,6 +127,15 @@ pub struct RunArgs {
     /// Directory for the record
     #[arg(long, value_name = "DIR", default_value = STATE, value_hint = ValueHint::DirPath)]
     pub state: PathBuf,
+    /// When a command counts as recorded, and may go: once its event is on the disk, or once the kernel
+    /// has it, which survives the gateway's death and not a power cut
+    #[arg(
+        long,
+        value_name = "disk|process",
+        default_value = "disk",
+        hide_possible_values = true
+    )]
+    pub audit_durability: crate::audit::Durability,
     /// Directory for admin.sock, which exists while the gateway carries connections
     #[arg(long, value_name = "DIR", default_value = RUN_DIR, value_hint = ValueHint::DirPath)]
     pub run_dir: PathBuf,

@@ -80,6 +80,9 @@ fn print_gateway(gateway: &Value, out: &mut impl Write) -> io::Result<()> {
     field(out, "sessions", &sessions)?;
     let record = match status.get("record_failed") {
         Some(Value::Bool(true)) => "FAILED: commands are refused; see the gateway's log",
+        _ if text(status, "record_durability") == "process" => {
+            "is written; a power cut can take the last of it (--audit-durability process)"
+        }
         _ => "is written",
     };
     field(out, "record", record)?;

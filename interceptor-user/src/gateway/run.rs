@@ -28,7 +28,7 @@ use super::watchdog::{Repairs, Watchdog};
 use super::{Shared, accept, catalog, event, pass, scrape, sessions};
 use crate::admin::{self, AdminContext, ReloadRequest, UpgradeRequest};
 use crate::approval::Approvals;
-use crate::audit::{Recorder, Store};
+use crate::audit::{Durability, Recorder, Store};
 use crate::cli::arguments::RunArgs;
 use crate::credentials::Credentials;
 use crate::identify::Identifier;
@@ -83,10 +83,11 @@ fn run_after(
         ..PlaneConfig::default()
     };
     let log = arguments.state.join("audit");
+    let durability = arguments.audit_durability;
     // The recorder's threads come after the process entered the proxy's cgroup, and are born in it.
     let (attached, (recorder, writer)) = match predecessor {
         None => {
-            let store = Store::open(&log)?;
+            let store = Store::open_with(&log, durability)?;
             (Plane::attach(&config)?, Recorder::start(store)?)
         }
         Some(old) => {
@@ -96,7 +97,7 @@ fn run_after(
             };
             let attached = Plane::take_over(&config, listener)?;
             let counter = old.attached()?;
-            let store = Store::open(&log)?;
+            let store = Store::open_with(&log, durability)?;
             (attached, Recorder::start_counting(store, counter)?)
         }
     };
@@ -182,7 +183,7 @@ async fn serve(
     let identifier = Identifier::new(attached.plane.task_probe());
     let plane = Arc::new(RwLock::new(attached.plane));
     let mut snapshots = SnapshotRecord::new(recorder.clone());
-    let started = started(predecessor.as_ref());
+    let started = started(predecessor.as_ref()) + durability_note(&recorder);
     record_start(&recorder, &mut snapshots, &prepared.policy, started).await?;
     let mut targets = Targets::new(
         sources,
@@ -357,6 +358,19 @@ fn started(predecessor: Option<&Predecessor>) -> String {
     }
 }
 
+/// What the record says of itself where it promises less than usual.
+fn durability_note(recorder: &Recorder) -> &'static str {
+    match recorder.durability() {
+        Durability::Disk => "",
+        Durability::Process => {
+            tracing::warn!(
+                "--audit-durability process: commands go before their events are on the disk; a power cut can take the last of the record"
+            );
+            "; events count as recorded once the kernel has them: a power cut can take the last"
+        }
+    }
+}
+
 async fn record_start(
     recorder: &Recorder,
     snapshots: &mut SnapshotRecord,
@@ -446,6 +460,7 @@ fn admin_context(
                 "sessions_max": accept::SESSIONS_MAX,
                 "requests_waiting": state.approvals.list().len(),
                 "record_failed": state.recorder.is_failed(),
+                "record_durability": state.recorder.durability(),
                 "names": names(&state.directories.borrow().current),
                 "drift": drift(&plane),
                 "repairs": repairs.count(),

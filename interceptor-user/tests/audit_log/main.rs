@@ -23,7 +23,7 @@ use interceptor_core::audit::chain::{Head, Record};
 use interceptor_core::audit::event::{Event, GatewayNote, Kind};
 use interceptor_core::audit::verify::Verifier;
 use interceptor_user::audit::store::Reader;
-use interceptor_user::audit::{AuditError, Recorder, Store};
+use interceptor_user::audit::{AuditError, Recorder, Store, StoreError};
 use interceptor_user::cli;
 
 fn main() -> ExitCode {
@@ -101,7 +101,7 @@ fn this_program(role: &str, directory: &Path) -> Command {
 fn write_log(directory: &Path, details: &[&str]) {
     let mut store = Store::open(directory).unwrap();
     store
-        .append(details.iter().map(|detail| encoded(detail)).collect(), 0)
+        .append(details.iter().map(|detail| encoded(detail)), 0)
         .unwrap();
 }
 
@@ -148,11 +148,19 @@ fn survives_kill() {
     let directory = tempfile::tempdir().unwrap();
     let mut acknowledged = BTreeMap::new();
     let seed = std::process::id();
-    for round in 0..15_u32 {
+    for round in 0..20_u32 {
         let mut child = this_program("role-append", directory.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        if round % 4 == 1 {
+            // While it opens the log, and brings home what the one before left in the journal.
+            let moment = seed.wrapping_mul(round) % 30_000;
+            std::thread::sleep(Duration::from_micros(u64::from(moment)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            continue;
+        }
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         let reader = std::thread::spawn(move || {
@@ -169,12 +177,16 @@ fn survives_kill() {
             let before = acknowledged.insert(sequence.parse::<u64>().unwrap(), name.to_owned());
             assert_eq!(before, None, "a sequence number was given twice");
         }
-        // It must open as the gateway would open it, and be whole.
-        drop(Store::open(directory.path()).unwrap());
+        // Those who only read find all of it, the journal's part too.
         all_are_there(directory.path(), &acknowledged);
+        if round % 4 != 0 {
+            // It must open as the gateway would open it, and be whole.
+            drop(Store::open(directory.path()).unwrap());
+            all_are_there(directory.path(), &acknowledged);
+        }
     }
     println!(
-        "  {} acknowledged records after 15 kills",
+        "  {} acknowledged records after 20 kills",
         acknowledged.len()
     );
 }
@@ -222,7 +234,8 @@ fn fill_a_small_disk(directory: &Path) -> ExitCode {
     unshare(CloneFlags::CLONE_NEWNS).expect("this test needs root, to mount a small disk");
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-    let size = Some("size=4m");
+    // Of this, the journal has 16 MiB, and 32 MiB stay free.
+    let size = Some("size=56m");
     mount(
         Some("tmpfs"),
         directory,
@@ -231,14 +244,14 @@ fn fill_a_small_disk(directory: &Path) -> ExitCode {
         size,
     )
     .unwrap();
-    let (recorder, _) = Recorder::start(Store::open(directory).unwrap()).unwrap();
+    let (recorder, writer) = Recorder::start(Store::open(directory).unwrap()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
+    let mut written = 0;
     runtime.block_on(async {
         let text = "x".repeat(4096);
-        let mut written = 0;
         let error = loop {
             let waiting = recorder.append(event(&text));
             match tokio::time::timeout(Duration::from_secs(20), waiting).await {
@@ -246,7 +259,7 @@ fn fill_a_small_disk(directory: &Path) -> ExitCode {
                 Ok(Err(error)) => break error,
                 Err(_) => panic!("no answer on a full disk after {written} events"),
             }
-            assert!(written < 2000, "the disk never filled");
+            assert!(written < 10_000, "the disk never filled");
         };
         assert!(matches!(error, AuditError::Failed { .. }), "{error}");
         assert!(recorder.is_failed());
@@ -255,6 +268,27 @@ fn fill_a_small_disk(directory: &Path) -> ExitCode {
         assert_eq!(recorder.note(event("small")), Err(error.clone()));
         println!("  after {written} events: {error}");
     });
+    drop(recorder);
+    writer.join().unwrap();
+    // Now somebody else takes what was left.
+    let mut filler = std::fs::File::create(directory.join("filler")).unwrap();
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    for refused in [
+        Store::open(directory).map(drop),
+        Reader::open(directory).map(drop),
+    ] {
+        assert!(matches!(refused, Err(StoreError::DiskFull { .. })));
+    }
+    // Nothing was damaged by that: with room it is read as it was.
+    drop(filler);
+    std::fs::remove_file(directory.join("filler")).unwrap();
+    let (records, head) = records(directory);
+    let mut verifier = Verifier::from_start();
+    for record in &records {
+        verifier.take(record).unwrap();
+    }
+    assert_eq!(verifier.finish(Some(head)), Ok(head));
+    assert!(head.sequence >= written, "{} of {written}", head.sequence);
     ExitCode::SUCCESS
 }
 
@@ -305,8 +339,26 @@ fn tamper(directory: &Path, tamper: impl FnOnce(&sled::Tree)) {
         .open()
         .unwrap();
     let records = database.open_tree("records").unwrap();
+    lay_singly(&records);
     tamper(&records);
     database.flush().unwrap();
+}
+
+/// Each record in a value of its own, as the log takes it, too: so that attacks find them.
+fn lay_singly(records: &sled::Tree) {
+    let blocks: Vec<_> = records.iter().map(Result::unwrap).collect();
+    records.clear().unwrap();
+    let mut sequence = 1;
+    for (_, block) in blocks {
+        let mut rest = block.strip_prefix(&[0]).expect("a block");
+        while !rest.is_empty() {
+            let length = prost::decode_length_delimiter(&mut rest).unwrap();
+            let (record, after) = rest.split_at(length);
+            records.insert(key(sequence), record).unwrap();
+            sequence += 1;
+            rest = after;
+        }
+    }
 }
 
 fn verify_names_the_tampered_record() {

@@ -6,6 +6,7 @@ mod backtest;
 mod deny;
 mod detours;
 mod drift;
+mod durability;
 mod edges;
 mod flow;
 mod harness;

@@ -561,7 +561,8 @@ fn hammer(world: &World, thread: usize, stop: &AtomicBool) {
             wire.log_in()?;
             for _ in 0..20 {
                 number += 1;
-                wire.query(&format!("SELECT 'hammer {thread} {number}'"))?;
+                // What only reads goes before it is on record, and this locks.
+                wire.query(&format!("SELECT 'hammer {thread} {number}' FOR UPDATE"))?;
             }
             wire.send(&message(b'X', b""))
         };

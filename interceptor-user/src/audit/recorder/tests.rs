@@ -17,17 +17,11 @@ fn event(detail: &str) -> Event {
 fn recorder_without_writer(directory: &std::path::Path) -> Recorder {
     let store = Store::open(directory).unwrap();
     let (_, durable) = watch::channel(store.head());
-    let shared = Shared {
-        queue: Mutex::default(),
-        wakes_writer: Condvar::new(),
-        wakes_suspender: Condvar::new(),
-        request_number: Counter::new(0).unwrap(),
-        reader: Mutex::new(Some(store.reader())),
-    };
     let handle = Handle {
-        shared: Arc::new(shared),
+        shared: Arc::new(Shared::new(Counter::new(0).unwrap(), &store)),
         durable,
         logs: mpsc::channel().0,
+        durability: store.durability(),
     };
     Recorder {
         handle: Arc::new(handle),
@@ -155,7 +149,7 @@ async fn a_writer_that_panics_fails_the_log() {
     let waiting = recorder.append(event("waits"));
     let shared = Arc::clone(&recorder.handle.shared);
     let writer = std::thread::spawn(move || {
-        let _guard = FailOnPanic(&shared);
+        let _guard = writer::guard(&shared);
         panic!("as sled might");
     });
     writer.join().unwrap_err();

@@ -1,5 +1,8 @@
 //! The store, opened whole and damaged.
 
+use interceptor_core::audit::chain::{EVENT_BYTES_MAX, Hash};
+
+use super::super::block::Blocks;
 use super::*;
 
 fn events(count: usize) -> Vec<Vec<u8>> {
@@ -21,22 +24,40 @@ fn finding_on_open(directory: &Path) -> Finding {
     }
 }
 
-fn edit(directory: &Path, edit: impl FnOnce(&Reader)) {
-    let reader = Reader::open(directory).unwrap();
-    edit(&reader);
-    reader.database.flush().unwrap();
+fn edit(directory: &Path, edit: impl FnOnce(&Database)) {
+    let database = Database::open(directory).unwrap();
+    edit(&database);
+    database.flush();
 }
 
-fn store_head(reader: &Reader, head: Head) {
-    let stored = StoredHead {
-        sequence: head.sequence,
-        hash: head.hash.0.to_vec(),
-        request_number: 0,
+fn store_head(database: &Database, head: Head) {
+    let stored = Stored {
+        head,
+        ..Stored::default()
     };
-    reader
-        .meta
-        .insert(HEAD_KEY, stored.encode_to_vec())
-        .unwrap();
+    database.insert(&Blocks::default(), stored).unwrap();
+}
+
+/// A record in a block of its own, as earlier versions stored it and as an attacker can.
+fn key(sequence: u64) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..8].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// A log as earlier versions wrote it: a value for each record, and no journal.
+fn old_log_of(directory: &Path, count: usize) -> Head {
+    let database = Database::open(directory).unwrap();
+    let mut head = Head::default();
+    for event in events(count) {
+        let record = Record::after(&head, event);
+        head = record.head();
+        let tree = database.records_tree();
+        tree.insert(key(record.sequence), record.encode()).unwrap();
+    }
+    store_head(&database, head);
+    database.flush();
+    head
 }
 
 #[test]
@@ -62,9 +83,14 @@ fn the_largest_event_is_read_back_whole() {
             .append(vec![event.clone(), b"small".to_vec()], 0)
             .unwrap();
     }
-    let record = store.reader().record(39).unwrap().unwrap();
-    assert_eq!(record.event, event);
-    // Large pages go to files that are never synced: see CHUNK_BYTES_MAX.
+    let stored = store.reader().records_from(39).next().unwrap().unwrap();
+    let record = Record::decode(&stored.bytes).unwrap();
+    assert_eq!((record.sequence, &record.event), (39, &event));
+    drop(store);
+    let reader = Reader::open(directory.path()).unwrap();
+    let stored = reader.records_from(39).next().unwrap().unwrap();
+    assert_eq!(stored.bytes, record.encode());
+    // Large pages go to files that are never synced: see VALUE_BYTES_MAX.
     let blobs = std::fs::read_dir(directory.path().join("blobs")).unwrap();
     assert_eq!(blobs.count(), 0);
 }
@@ -93,13 +119,11 @@ fn only_the_owner_can_read_the_log() {
 #[test]
 fn a_tail_is_verified_without_the_records_before_it() {
     let directory = tempfile::tempdir().unwrap();
-    let mut store = Store::open(directory.path()).unwrap();
     let tail = usize::try_from(TAIL_VERIFIED_RECORDS).unwrap();
-    let head = store.append(events(tail + 5), 0).unwrap();
-    drop(store);
+    let head = old_log_of(directory.path(), tail + 5);
     assert_eq!(Store::open(directory.path()).unwrap().head(), head);
-    edit(directory.path(), |reader| {
-        reader.records.remove(key(6, 0)).unwrap();
+    edit(directory.path(), |database| {
+        database.records_tree().remove(key(6)).unwrap();
     });
     assert_eq!(
         finding_on_open(directory.path()),
@@ -122,7 +146,7 @@ fn a_head_that_is_behind_is_moved_on_if_the_chain_proves_it() {
     let directory = tempfile::tempdir().unwrap();
     let before = log_of(directory.path(), 3);
     let head = log_of(directory.path(), 2);
-    edit(directory.path(), |reader| store_head(reader, before));
+    edit(directory.path(), |database| store_head(database, before));
     assert_eq!(Store::open(directory.path()).unwrap().head(), head);
 }
 
@@ -130,8 +154,8 @@ fn a_head_that_is_behind_is_moved_on_if_the_chain_proves_it() {
 fn a_head_that_is_behind_by_more_than_a_crash_can_leave_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let before = log_of(directory.path(), 3);
-    log_of(directory.path(), BATCH_EVENTS_MAX + 1);
-    edit(directory.path(), |reader| store_head(reader, before));
+    log_of(directory.path(), AHEAD_RECORDS_MAX as usize + 1);
+    edit(directory.path(), |database| store_head(database, before));
     assert_eq!(
         finding_on_open(directory.path()),
         Finding::BeyondHead { sequence: 4 }
@@ -147,7 +171,7 @@ fn records_that_do_not_continue_the_head_are_refused() {
         sequence: before.sequence,
         hash: Hash([9; 32]),
     };
-    edit(directory.path(), |reader| store_head(reader, elsewhere));
+    edit(directory.path(), |database| store_head(database, elsewhere));
     assert!(matches!(
         finding_on_open(directory.path()),
         Finding::Altered { sequence: 3 }
@@ -157,9 +181,9 @@ fn records_that_do_not_continue_the_head_are_refused() {
 #[test]
 fn a_cut_tail_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    log_of(directory.path(), 5);
-    edit(directory.path(), |reader| {
-        reader.records.remove(key(5, 0)).unwrap();
+    old_log_of(directory.path(), 5);
+    edit(directory.path(), |database| {
+        database.records_tree().remove(key(5)).unwrap();
     });
     assert_eq!(
         finding_on_open(directory.path()),
@@ -171,7 +195,9 @@ fn a_cut_tail_is_refused() {
 fn an_emptied_log_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     log_of(directory.path(), 5);
-    edit(directory.path(), |reader| reader.records.clear().unwrap());
+    edit(directory.path(), |database| {
+        database.records_tree().clear().unwrap()
+    });
     assert_eq!(
         finding_on_open(directory.path()),
         Finding::TruncatedTail { have: 0, head: 5 }
@@ -182,8 +208,8 @@ fn an_emptied_log_is_refused() {
 fn a_foreign_key_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     log_of(directory.path(), 5);
-    edit(directory.path(), |reader| {
-        reader.records.insert(b"zzz", b"hidden").unwrap();
+    edit(directory.path(), |database| {
+        database.records_tree().insert(b"zzz", b"hidden").unwrap();
     });
     assert!(matches!(
         finding_on_open(directory.path()),
@@ -195,8 +221,8 @@ fn a_foreign_key_is_refused() {
 fn a_head_that_cannot_be_read_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     log_of(directory.path(), 5);
-    edit(directory.path(), |reader| {
-        reader.meta.insert(HEAD_KEY, b"\xff").unwrap();
+    edit(directory.path(), |database| {
+        database.set_raw_head(b"\xff");
     });
     assert!(matches!(
         Store::open(directory.path()),

@@ -212,7 +212,7 @@ fn give(
 /// Goes on as if nothing had been given. The new process is dead.
 fn take_back(old: &Old, given: &Given, listener: &OwnedFd) {
     if given.log {
-        match Store::open(&old.log) {
+        match Store::open_with(&old.log, old.recorder.durability()) {
             Ok(store) => old.recorder.resume(store.into()),
             Err(error) => {
                 tracing::error!(%error, "the log cannot be opened again: commands are refused from now on");
