@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 use pg_query::protobuf::{CmdType, OnConflictAction};
 
 use super::columns::Columns;
+use super::functions;
+use super::settings::Finding;
 use super::walk::{Step, Visitor};
 use crate::command::Relation;
 
@@ -63,9 +65,17 @@ pub(super) struct Collector {
     pub(super) derived_from: bool,
     /// Columns read and set.
     pub(super) columns: Columns,
+    /// Functions are called that do not come with the server.
+    pub(super) unknown_calls: bool,
     copy_reads: bool,
+    /// What changes in how names are found.
+    pub(super) finding: Finding,
+    /// It may change settings that the text does not tell.
+    pub(super) unseen_settings: bool,
     schema: Option<Box<str>>,
     name: Box<str>,
+    /// The relation at hand is of the session's own.
+    temporary: bool,
     alias: Option<Box<str>>,
     /// The calls that are being read.
     functions_open: Vec<Call>,
@@ -85,8 +95,10 @@ struct Call {
     parts: Vec<Box<str>>,
     /// Its arguments so far.
     arguments: usize,
-    /// Its first argument, if that is a constant.
-    first: Option<Box<str>>,
+    /// Its first two arguments, where they are constants.
+    constants: [Option<Box<str>>; 2],
+    /// The third one is `true`.
+    third: bool,
 }
 
 /// Fields through which a relation is only read. Any other field that names one is a write: what
@@ -153,6 +165,12 @@ impl Collector {
             schema: self.schema.take(),
             name,
         };
+        let own_schema = |schema: &str| schema.starts_with("pg_temp");
+        if core::mem::take(&mut self.temporary)
+            || relation.schema.as_deref().is_some_and(own_schema)
+        {
+            self.finding.temporary.push(relation.name.clone());
+        }
         let read = path.last().is_some_and(|step| {
             READ_FIELDS.contains(&(step.node, step.field))
                 || (self.copy_reads && (step.node, step.field) == ("CopyStmt", "relation"))
@@ -198,9 +216,15 @@ impl Collector {
                 .last()
                 .is_some_and(|name| **name == *"set_config")
             {
-                self.sets(call.first.as_deref());
+                let [setting, value] = &call.constants;
+                let (setting, value) = (setting.as_deref(), value.as_deref());
+                self.sets(setting);
+                let told = self.finding.set_config(setting, value, Some(call.third));
+                self.unseen_settings |= !told;
             }
-            self.calls(function_name(&call.parts));
+            let name = function_name(&call.parts);
+            self.unknown_calls |= !functions::is_known(&name);
+            self.calls(name);
         }
     }
 
@@ -251,16 +275,13 @@ impl Collector {
         }
     }
 
-    /// A constant: the first argument of the call at hand, cast or not.
+    /// A constant: an argument of the call at hand, cast or not.
     fn constant(&mut self, before: &[Step], value: &str) {
-        let outside = before.split_last().map_or(before, |(_, outside)| outside);
-        let uncast = outside.iter().rposition(|step| step.node != "TypeCast");
-        let argument = uncast.and_then(|last| outside.get(..=last));
         if let Some(call) = self.functions_open.last_mut()
-            && call.arguments == 1
-            && argument.is_some_and(is_argument)
+            && is_constant_argument(before)
+            && let Some(constant) = call.constants.get_mut(call.arguments.wrapping_sub(1))
         {
-            call.first = Some(value.into());
+            *constant = Some(value.into());
         }
     }
 
@@ -325,6 +346,7 @@ impl Visitor for Collector {
         match (last.node, last.field) {
             ("RangeVar", "schemaname") if !value.is_empty() => self.schema = Some(value.into()),
             ("RangeVar", "relname") => self.name = value.into(),
+            ("RangeVar", "relpersistence") => self.temporary = value == "t",
             ("Alias", "aliasname") => {
                 self.row_names.push(value.into());
                 match before.last().map(|step| step.node) {
@@ -378,6 +400,13 @@ impl Visitor for Collector {
     }
 
     fn flag(&mut self, path: &[Step]) {
+        if let Some((last, before)) = path.split_last()
+            && (last.node, last.field) == ("Boolean", "boolval")
+            && is_constant_argument(before)
+            && let Some(call) = self.functions_open.last_mut()
+        {
+            call.third |= call.arguments == 3;
+        }
         if path
             .last()
             .is_some_and(|step| (step.node, step.field) == ("JoinExpr", "is_natural"))
@@ -418,6 +447,14 @@ impl Visitor for Collector {
         }
         self.columns.leave(node, self.copy_reads);
     }
+}
+
+/// The path to a constant's value is that of an argument, cast or not.
+fn is_constant_argument(before: &[Step]) -> bool {
+    let outside = before.split_last().map_or(before, |(_, outside)| outside);
+    let uncast = outside.iter().rposition(|step| step.node != "TypeCast");
+    let argument = uncast.and_then(|last| outside.get(..=last));
+    argument.is_some_and(is_argument)
 }
 
 fn is_argument(path: &[Step]) -> bool {

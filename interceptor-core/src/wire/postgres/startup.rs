@@ -1,5 +1,6 @@
 //! What a client may send before anything else.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -52,6 +53,20 @@ pub struct Startup {
     pub replication: bool,
     /// A parameter sets the role that the session acts as.
     pub sets_role: bool,
+    /// What a parameter says of `search_path`.
+    pub search_path: Begun,
+}
+
+/// What the parameters of a startup packet say of `search_path`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Begun {
+    /// Nothing.
+    #[default]
+    Usual,
+    /// This value.
+    Set(Box<str>),
+    /// Something that is not read here.
+    Unclear,
 }
 
 /// Why a first packet was refused.
@@ -146,7 +161,10 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
             b"database" => set(&mut database, "database", value)?,
             b"application_name" => set(&mut application, "application_name", value)?,
             b"replication" => set(&mut replication, "replication", value)?,
-            _ => startup.sets_role |= sets_role(name, value),
+            _ => {
+                startup.sets_role |= sets_role(name, value);
+                startup.search_path.read(name, value);
+            }
         }
     }
     reader.finish()?;
@@ -160,6 +178,53 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
     let off = ["false", "off", "no", "0"];
     startup.replication = replication.is_some_and(|value: String| !off.contains(&value.as_str()));
     Ok(startup)
+}
+
+impl Begun {
+    fn read(&mut self, name: &[u8], value: &[u8]) {
+        let said = if name.eq_ignore_ascii_case(b"search_path") {
+            core::str::from_utf8(value).ok().map(Into::into)
+        } else if name.eq_ignore_ascii_case(b"options") && names_path(value) {
+            core::str::from_utf8(value).ok().and_then(path_option)
+        } else {
+            return;
+        };
+        *self = match (said, &self) {
+            (Some(said), Self::Usual) => Self::Set(said),
+            _ => Self::Unclear,
+        };
+    }
+}
+
+fn names_path(options: &[u8]) -> bool {
+    let text = options.to_ascii_lowercase();
+    [&b"search_path"[..], b"search-path"]
+        .iter()
+        .any(|word| text.windows(word.len()).any(|part| part == *word))
+}
+
+/// The value in `-c search_path=…`, where the options say nothing that is harder to read: the server
+/// splits them at white space that has no backslash before it.
+fn path_option(options: &str) -> Option<Box<str>> {
+    let mut words = options.split_ascii_whitespace();
+    let mut found = None;
+    while let Some(word) = words.next() {
+        let setting = match (word, word.strip_prefix("--")) {
+            ("-c", _) => words.next()?,
+            (_, Some(setting)) => setting,
+            _ => word.strip_prefix("-c")?,
+        };
+        let (name, value) = setting.split_once('=')?;
+        if value.contains('\\') {
+            return None;
+        }
+        if name.replace('-', "_").eq_ignore_ascii_case("search_path")
+            && found.replace(value.into()).is_some()
+        {
+            return None;
+        }
+    }
+    found
 }
 
 /// A setting of the role, by itself or among the server's command-line options, whose syntax has
