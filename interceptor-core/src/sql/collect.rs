@@ -2,6 +2,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -31,12 +32,37 @@ pub struct References {
 
 impl References {
     fn add(&mut self, column: &str, qualified: Option<(Box<str>, Box<str>)>) {
-        if !self.columns.iter().any(|known| **known == *column) {
-            self.columns.push(column.into());
+        push_once(&mut self.columns, column.into());
+        if let Some(pair) = qualified {
+            push_once(&mut self.qualified, pair);
         }
-        if let Some(pair) = qualified.filter(|pair| !self.qualified.contains(pair)) {
-            self.qualified.push(pair);
-        }
+    }
+
+    fn dedupe(&mut self) {
+        dedupe(&mut self.columns);
+        dedupe(&mut self.qualified);
+        dedupe(&mut self.functions);
+    }
+}
+
+/// How the schema of a session's own relations is called, and how its names begin.
+const OWN_SCHEMA: &str = "pg_temp";
+
+/// Entries of a list that are looked through for each further one.
+const SCANNED_MAX: usize = 64;
+
+/// Adds an entry. A list that grew long is not looked through each time: [`dedupe`] comes later.
+pub(super) fn push_once<T: PartialEq>(list: &mut Vec<T>, entry: T) {
+    if list.len() >= SCANNED_MAX || !list.contains(&entry) {
+        list.push(entry);
+    }
+}
+
+/// Keeps the first of equal entries of a list that [`push_once`] made.
+pub(super) fn dedupe<T: Ord + Clone>(list: &mut Vec<T>) {
+    if list.len() > SCANNED_MAX {
+        let mut seen = BTreeSet::new();
+        list.retain(|entry| seen.insert(entry.clone()));
     }
 }
 
@@ -151,6 +177,15 @@ fn moves(path: &[Step]) -> bool {
 }
 
 impl Collector {
+    /// The walk is over: what was found more than once is kept once.
+    pub(super) fn dedupe(&mut self) {
+        dedupe(&mut self.reads);
+        dedupe(&mut self.writes);
+        dedupe(&mut self.destinations);
+        self.references.dedupe();
+        self.moved.dedupe();
+    }
+
     /// `copy_reads`: the statement is a COPY that reads its relation; it writes it otherwise.
     pub(super) fn new(copy_reads: bool) -> Self {
         Self {
@@ -161,14 +196,15 @@ impl Collector {
 
     fn relation_ends(&mut self, path: &[Step]) {
         let name = core::mem::take(&mut self.name);
-        let relation = Relation {
-            schema: self.schema.take(),
-            name,
-        };
-        let own_schema = |schema: &str| schema.starts_with("pg_temp");
-        if core::mem::take(&mut self.temporary)
-            || relation.schema.as_deref().is_some_and(own_schema)
-        {
+        // What is made for the session alone is in its own schema.
+        let own = core::mem::take(&mut self.temporary);
+        let schema = self
+            .schema
+            .take()
+            .or_else(|| own.then(|| OWN_SCHEMA.into()));
+        let relation = Relation { schema, name };
+        let in_own = |schema: &str| schema.starts_with(OWN_SCHEMA);
+        if relation.schema.as_deref().is_some_and(in_own) {
             self.finding.temporary.push(relation.name.clone());
         }
         let read = path.last().is_some_and(|step| {
@@ -191,9 +227,7 @@ impl Collector {
         } else {
             &mut self.writes
         };
-        if !list.contains(&relation) {
-            list.push(relation);
-        }
+        push_once(list, relation);
     }
 
     fn column_ends(&mut self, path: &[Step]) {
@@ -241,9 +275,7 @@ impl Collector {
     }
 
     fn calls(&mut self, function: String) {
-        if !self.references.functions.contains(&function) {
-            self.references.functions.push(function);
-        }
+        push_once(&mut self.references.functions, function);
     }
 
     /// Inside the arguments of `count`, which tells how many there are and not what they are. A

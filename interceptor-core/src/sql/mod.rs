@@ -201,6 +201,11 @@ pub fn analyze(text: &str) -> Result<Analysis, AnalysisError> {
     if statements.is_empty() {
         analysis.facts.kinds.push("EMPTY");
     }
+    collect::dedupe(&mut analysis.facts.reads);
+    collect::dedupe(&mut analysis.facts.writes);
+    collect::dedupe(&mut analysis.facts.functions);
+    columns::dedupe_columns(&mut analysis.facts.columns_read);
+    columns::dedupe_columns(&mut analysis.facts.columns_written);
     analysis.single = statements.len() == 1;
     // Positions of columns are told apart only where there is one result.
     match analysis.results.first() {
@@ -369,6 +374,7 @@ fn body(node: Option<&Node>) -> Result<Read, AnalysisError> {
 fn statement(node: &NodeEnum) -> Result<Read, AnalysisError> {
     let mut collector = Collector::new(matches!(node, NodeEnum::CopyStmt(copy) if !copy.is_from));
     walk::walk(node, &mut collector).map_err(|_| AnalysisError::TooDeep)?;
+    collector.dedupe();
     let (kind, incomplete) = kinds::kind(node);
     let mut facts = Facts {
         kinds: alloc::vec![kind],
@@ -529,21 +535,9 @@ pub fn absorb(facts: &mut Facts, other: &Facts) {
     for kind in &other.kinds {
         add_kind(facts, kind);
     }
-    for relation in &other.reads {
-        if !facts.reads.contains(relation) {
-            facts.reads.push(relation.clone());
-        }
-    }
-    for relation in &other.writes {
-        if !facts.writes.contains(relation) {
-            facts.writes.push(relation.clone());
-        }
-    }
-    for function in &other.functions {
-        if !facts.functions.contains(function) {
-            facts.functions.push(function.clone());
-        }
-    }
+    absorb_each(&mut facts.reads, &other.reads);
+    absorb_each(&mut facts.writes, &other.writes);
+    absorb_each(&mut facts.functions, &other.functions);
     absorb_columns(&mut facts.columns_read, &other.columns_read);
     absorb_columns(&mut facts.columns_written, &other.columns_written);
     facts.unfiltered |= other.unfiltered;
@@ -551,6 +545,12 @@ pub fn absorb(facts: &mut Facts, other: &Facts) {
     facts.foreign_code |= other.foreign_code;
     facts.unknown_calls |= other.unknown_calls;
     facts.incomplete = facts.incomplete.or(other.incomplete);
+}
+
+fn absorb_each<T: Clone + PartialEq>(list: &mut Vec<T>, others: &[T]) {
+    for other in others {
+        collect::push_once(list, other.clone());
+    }
 }
 
 /// Joins the lineage of one more statement, except for what is true of a result of its own:

@@ -7,6 +7,7 @@ mod deny;
 mod detours;
 mod drift;
 mod edges;
+mod effects;
 mod harness;
 mod hold;
 mod hostile;
