@@ -64,9 +64,11 @@ pub struct Facts {
     pub unfiltered: bool,
     /// It locks rows that it reads: FOR UPDATE and its like.
     pub locks: bool,
-    /// It names operators, types or sampling methods that do not come with the server: functions stand
-    /// behind them, whose names are not in the statement.
+    /// It names operators, types or sampling methods that do not come with the server, or views: functions
+    /// can stand behind them, whose names are not in the statement.
     pub foreign_code: bool,
+    /// It calls functions that do not come with the server.
+    pub unknown_calls: bool,
     /// The most rows that the server's statistics give any table that it names; `None` where they are
     /// not known.
     pub estimated_rows: Option<u64>,

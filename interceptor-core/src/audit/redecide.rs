@@ -66,6 +66,7 @@ pub fn facts(command: &Command) -> Result<RecordedFacts, Lost> {
         unfiltered: command.unfiltered,
         locks: false,
         foreign_code: false,
+        unknown_calls: false,
         estimated_rows: command.estimated_rows,
         incomplete: (!command.incomplete.is_empty()).then_some(INCOMPLETE),
     }))

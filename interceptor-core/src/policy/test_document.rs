@@ -350,6 +350,7 @@ fn facts(reader: &mut Reader<'_>, node: &Node) -> Option<Facts> {
         unfiltered: unfiltered?,
         locks: false,
         foreign_code: false,
+        unknown_calls: false,
         estimated_rows: None,
         incomplete: incomplete?.then_some("the test says so"),
     })

@@ -2,12 +2,15 @@
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use pg_query::protobuf::{CmdType, OnConflictAction};
 
 use super::columns::Columns;
+use super::functions;
+use super::settings::Finding;
 use super::walk::{Step, Visitor};
 use crate::command::Relation;
 
@@ -29,12 +32,37 @@ pub struct References {
 
 impl References {
     fn add(&mut self, column: &str, qualified: Option<(Box<str>, Box<str>)>) {
-        if !self.columns.iter().any(|known| **known == *column) {
-            self.columns.push(column.into());
+        push_once(&mut self.columns, column.into());
+        if let Some(pair) = qualified {
+            push_once(&mut self.qualified, pair);
         }
-        if let Some(pair) = qualified.filter(|pair| !self.qualified.contains(pair)) {
-            self.qualified.push(pair);
-        }
+    }
+
+    fn dedupe(&mut self) {
+        dedupe(&mut self.columns);
+        dedupe(&mut self.qualified);
+        dedupe(&mut self.functions);
+    }
+}
+
+/// How the schema of a session's own relations is called, and how its names begin.
+const OWN_SCHEMA: &str = "pg_temp";
+
+/// Entries of a list that are looked through for each further one.
+const SCANNED_MAX: usize = 64;
+
+/// Adds an entry. A list that grew long is not looked through each time: [`dedupe`] comes later.
+pub(super) fn push_once<T: PartialEq>(list: &mut Vec<T>, entry: T) {
+    if list.len() >= SCANNED_MAX || !list.contains(&entry) {
+        list.push(entry);
+    }
+}
+
+/// Keeps the first of equal entries of a list that [`push_once`] made.
+pub(super) fn dedupe<T: Ord + Clone>(list: &mut Vec<T>) {
+    if list.len() > SCANNED_MAX {
+        let mut seen = BTreeSet::new();
+        list.retain(|entry| seen.insert(entry.clone()));
     }
 }
 
@@ -63,9 +91,17 @@ pub(super) struct Collector {
     pub(super) derived_from: bool,
     /// Columns read and set.
     pub(super) columns: Columns,
+    /// Functions are called that do not come with the server.
+    pub(super) unknown_calls: bool,
     copy_reads: bool,
+    /// What changes in how names are found.
+    pub(super) finding: Finding,
+    /// It may change settings that the text does not tell.
+    pub(super) unseen_settings: bool,
     schema: Option<Box<str>>,
     name: Box<str>,
+    /// The relation at hand is of the session's own.
+    temporary: bool,
     alias: Option<Box<str>>,
     /// The calls that are being read.
     functions_open: Vec<Call>,
@@ -85,8 +121,10 @@ struct Call {
     parts: Vec<Box<str>>,
     /// Its arguments so far.
     arguments: usize,
-    /// Its first argument, if that is a constant.
-    first: Option<Box<str>>,
+    /// Its first two arguments, where they are constants.
+    constants: [Option<Box<str>>; 2],
+    /// The third one is `true`.
+    third: bool,
 }
 
 /// Fields through which a relation is only read. Any other field that names one is a write: what
@@ -139,6 +177,15 @@ fn moves(path: &[Step]) -> bool {
 }
 
 impl Collector {
+    /// The walk is over: what was found more than once is kept once.
+    pub(super) fn dedupe(&mut self) {
+        dedupe(&mut self.reads);
+        dedupe(&mut self.writes);
+        dedupe(&mut self.destinations);
+        self.references.dedupe();
+        self.moved.dedupe();
+    }
+
     /// `copy_reads`: the statement is a COPY that reads its relation; it writes it otherwise.
     pub(super) fn new(copy_reads: bool) -> Self {
         Self {
@@ -149,10 +196,17 @@ impl Collector {
 
     fn relation_ends(&mut self, path: &[Step]) {
         let name = core::mem::take(&mut self.name);
-        let relation = Relation {
-            schema: self.schema.take(),
-            name,
-        };
+        // What is made for the session alone is in its own schema.
+        let own = core::mem::take(&mut self.temporary);
+        let schema = self
+            .schema
+            .take()
+            .or_else(|| own.then(|| OWN_SCHEMA.into()));
+        let relation = Relation { schema, name };
+        let in_own = |schema: &str| schema.starts_with(OWN_SCHEMA);
+        if relation.schema.as_deref().is_some_and(in_own) {
+            self.finding.temporary.push(relation.name.clone());
+        }
         let read = path.last().is_some_and(|step| {
             READ_FIELDS.contains(&(step.node, step.field))
                 || (self.copy_reads && (step.node, step.field) == ("CopyStmt", "relation"))
@@ -173,9 +227,7 @@ impl Collector {
         } else {
             &mut self.writes
         };
-        if !list.contains(&relation) {
-            list.push(relation);
-        }
+        push_once(list, relation);
     }
 
     fn column_ends(&mut self, path: &[Step]) {
@@ -198,9 +250,15 @@ impl Collector {
                 .last()
                 .is_some_and(|name| **name == *"set_config")
             {
-                self.sets(call.first.as_deref());
+                let [setting, value] = &call.constants;
+                let (setting, value) = (setting.as_deref(), value.as_deref());
+                self.sets(setting);
+                let told = self.finding.set_config(setting, value, Some(call.third));
+                self.unseen_settings |= !told;
             }
-            self.calls(function_name(&call.parts));
+            let name = function_name(&call.parts);
+            self.unknown_calls |= !functions::is_known(&name);
+            self.calls(name);
         }
     }
 
@@ -217,9 +275,7 @@ impl Collector {
     }
 
     fn calls(&mut self, function: String) {
-        if !self.references.functions.contains(&function) {
-            self.references.functions.push(function);
-        }
+        push_once(&mut self.references.functions, function);
     }
 
     /// Inside the arguments of `count`, which tells how many there are and not what they are. A
@@ -251,16 +307,13 @@ impl Collector {
         }
     }
 
-    /// A constant: the first argument of the call at hand, cast or not.
+    /// A constant: an argument of the call at hand, cast or not.
     fn constant(&mut self, before: &[Step], value: &str) {
-        let outside = before.split_last().map_or(before, |(_, outside)| outside);
-        let uncast = outside.iter().rposition(|step| step.node != "TypeCast");
-        let argument = uncast.and_then(|last| outside.get(..=last));
         if let Some(call) = self.functions_open.last_mut()
-            && call.arguments == 1
-            && argument.is_some_and(is_argument)
+            && is_constant_argument(before)
+            && let Some(constant) = call.constants.get_mut(call.arguments.wrapping_sub(1))
         {
-            call.first = Some(value.into());
+            *constant = Some(value.into());
         }
     }
 
@@ -325,6 +378,7 @@ impl Visitor for Collector {
         match (last.node, last.field) {
             ("RangeVar", "schemaname") if !value.is_empty() => self.schema = Some(value.into()),
             ("RangeVar", "relname") => self.name = value.into(),
+            ("RangeVar", "relpersistence") => self.temporary = value == "t",
             ("Alias", "aliasname") => {
                 self.row_names.push(value.into());
                 match before.last().map(|step| step.node) {
@@ -378,6 +432,13 @@ impl Visitor for Collector {
     }
 
     fn flag(&mut self, path: &[Step]) {
+        if let Some((last, before)) = path.split_last()
+            && (last.node, last.field) == ("Boolean", "boolval")
+            && is_constant_argument(before)
+            && let Some(call) = self.functions_open.last_mut()
+        {
+            call.third |= call.arguments == 3;
+        }
         if path
             .last()
             .is_some_and(|step| (step.node, step.field) == ("JoinExpr", "is_natural"))
@@ -418,6 +479,14 @@ impl Visitor for Collector {
         }
         self.columns.leave(node, self.copy_reads);
     }
+}
+
+/// The path to a constant's value is that of an argument, cast or not.
+fn is_constant_argument(before: &[Step]) -> bool {
+    let outside = before.split_last().map_or(before, |(_, outside)| outside);
+    let uncast = outside.iter().rposition(|step| step.node != "TypeCast");
+    let argument = uncast.and_then(|last| outside.get(..=last));
+    argument.is_some_and(is_argument)
 }
 
 fn is_argument(path: &[Step]) -> bool {

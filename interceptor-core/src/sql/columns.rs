@@ -346,12 +346,25 @@ impl Columns {
     }
 }
 
-/// Adds columns to a list in order, each once.
+/// Columns of a list that is sorted each time when others are added.
+const SORTED_MAX: usize = 256;
+
+/// Adds columns to a list in order, each once; in a long list some may stand twice.
 pub fn absorb_columns(columns: &mut Vec<Column>, others: &[Column]) {
-    if columns.is_empty() {
-        columns.extend_from_slice(others);
-    } else if !others.is_empty() {
-        columns.extend_from_slice(others);
+    if others.is_empty() {
+        return;
+    }
+    let sorts = !columns.is_empty() && columns.len() <= SORTED_MAX;
+    columns.extend_from_slice(others);
+    if sorts {
+        columns.sort_unstable();
+        columns.dedup();
+    }
+}
+
+/// Puts a long list in order, each column once.
+pub(super) fn dedupe_columns(columns: &mut Vec<Column>) {
+    if columns.len() > SORTED_MAX {
         columns.sort_unstable();
         columns.dedup();
     }

@@ -51,21 +51,54 @@ pub fn class(name: &str) -> Option<Class> {
     }
 }
 
+/// The schema and the name of a function as [`crate::command::Facts::functions`] has it, where a part
+/// with a dot in it is in quotes.
+pub fn function_parts(function: &str) -> (Option<&str>, &str) {
+    let unquoted = |part: &'_ str| -> (usize, usize) {
+        match part.len() > 2 && part.starts_with('"') && part.ends_with('"') && part.contains('.') {
+            true => (1, part.len() - 1),
+            false => (0, part.len()),
+        }
+    };
+    let split = match function.strip_suffix('"').and_then(|rest| rest.rfind('"')) {
+        Some(0) => None,
+        Some(quote) => Some(quote - 1),
+        None => function.rfind('.'),
+    };
+    let (schema, name) = match split {
+        Some(dot) => (
+            function.get(..dot),
+            function.get(dot + 1..).unwrap_or_default(),
+        ),
+        None => (None, function),
+    };
+    let inside = |part| {
+        let (start, end) = unquoted(part);
+        part.get(start..end).unwrap_or(part)
+    };
+    (schema.map(inside), inside(name))
+}
+
 /// A name as [`crate::command::Facts::functions`] has it, without its schema.
 pub(super) fn last_part(function: &str) -> &str {
-    // A part with a dot in it is in quotes, and no name of a built-in function has one.
-    function.rsplit('.').next().unwrap_or(function)
+    function_parts(function).1
 }
 
 /// The schema of such a name, if it has one.
 fn schema(function: &str) -> Option<&str> {
-    function.rsplit_once('.').map(|(schema, _)| schema)
+    function_parts(function).0
 }
 
 /// A call of it changes nothing, unless somebody made another function of the same name.
 pub fn is_harmless(function: &str) -> bool {
     schema(function).is_none_or(|schema| schema == "pg_catalog")
         && matches!(class(last_part(function)), Some(Class::Pure | Class::Reads))
+}
+
+/// It comes with the server, as far as the name tells.
+pub(super) fn is_known(function: &str) -> bool {
+    schema(function).is_none_or(|schema| schema == "pg_catalog")
+        && class(last_part(function)).is_some()
 }
 
 /// It reaches what the statement does not show, whatever schema is before it: an extension can be
@@ -110,6 +143,20 @@ mod tests {
                 let holders = lists.iter().filter(|list| list.contains(name)).count();
                 assert_eq!(holders, 1, "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn names_are_taken_apart_at_the_right_dot() {
+        for (function, parts) in [
+            ("f", (None, "f")),
+            ("s.f", (Some("s"), "f")),
+            ("\"a.b\".f", (Some("a.b"), "f")),
+            ("\"pg_catalog.lower\"", (None, "pg_catalog.lower")),
+            ("s.\"a.b\"", (Some("s"), "a.b")),
+            ("\"a.b\".\"c.d\"", (Some("a.b"), "c.d")),
+        ] {
+            assert_eq!(function_parts(function), parts, "{function}");
         }
     }
 

@@ -10,6 +10,7 @@ mod functions;
 mod kinds;
 mod position;
 mod read_only;
+mod settings;
 mod walk;
 
 use alloc::boxed::Box;
@@ -24,8 +25,9 @@ use collect::Collector;
 pub use collect::References;
 pub use columns::absorb_columns;
 pub use copy::{CopyFormat, CopyOut, CopySource};
-pub use functions::{Class, class, is_harmless, is_opaque};
+pub use functions::{Class, class, function_parts, is_harmless, is_opaque};
 pub use read_only::lifts_read_only;
+pub use settings::{Finding, PathChange, schemas};
 
 use crate::command::Facts;
 
@@ -121,6 +123,12 @@ pub struct Analysis {
     pub fetches: Vec<String>,
     /// Names that may mean something else after it.
     pub forgets: Vec<Forgotten>,
+    /// How names of relations are found after it.
+    pub finding: Finding,
+    /// It may change settings that its text does not tell.
+    pub unseen_settings: bool,
+    /// A cursor of it may change settings whenever rows are fetched from it.
+    pub cursor_settings: bool,
 }
 
 /// Names of the protocol that SQL can give another meaning, as both share one name space.
@@ -193,6 +201,11 @@ pub fn analyze(text: &str) -> Result<Analysis, AnalysisError> {
     if statements.is_empty() {
         analysis.facts.kinds.push("EMPTY");
     }
+    collect::dedupe(&mut analysis.facts.reads);
+    collect::dedupe(&mut analysis.facts.writes);
+    collect::dedupe(&mut analysis.facts.functions);
+    columns::dedupe_columns(&mut analysis.facts.columns_read);
+    columns::dedupe_columns(&mut analysis.facts.columns_written);
     analysis.single = statements.len() == 1;
     // Positions of columns are told apart only where there is one result.
     match analysis.results.first() {
@@ -225,12 +238,14 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
             add_kind(&mut analysis.facts, "PREPARE");
             analysis.prepares.push((
                 prepare.name.clone(),
-                Arc::new(body(prepare.query.as_deref())?),
+                Arc::new(body(prepare.query.as_deref())?.body),
             ));
             return Ok(());
         }
         NodeEnum::DeclareCursorStmt(declare) => {
-            let body = Arc::new(body(declare.query.as_deref())?);
+            let read = body(declare.query.as_deref())?;
+            analysis.cursor_settings |= read.unseen || !read.finding.paths.is_empty();
+            let body = Arc::new(read.body);
             absorb(&mut analysis.facts, &body.facts);
             analysis
                 .forgets
@@ -274,7 +289,11 @@ fn top_level(node: &NodeEnum, analysis: &mut Analysis) -> Result<(), AnalysisErr
         }
         _ => {}
     }
-    let body = statement(node)?;
+    analysis.finding.of(node);
+    let read = statement(node)?;
+    let body = read.body;
+    analysis.finding.append(read.finding);
+    analysis.unseen_settings |= read.unseen;
     absorb(&mut analysis.facts, &body.facts);
     analysis.sensitive |= is_sensitive(&body.facts);
     analysis.lineage.no_rows = body.lineage.no_rows;
@@ -305,8 +324,11 @@ fn explained(
     if let Some(NodeEnum::ExecuteStmt(execute)) = execute {
         analysis.executes.push(execute.name.clone());
     }
-    let body = body(explain.query.as_deref())?;
+    let read = body(explain.query.as_deref())?;
+    let body = read.body;
     if runs {
+        analysis.finding.append(read.finding);
+        analysis.unseen_settings |= read.unseen;
         absorb(&mut analysis.facts, &body.facts);
     } else {
         let mut facts = body.facts;
@@ -327,20 +349,33 @@ fn inner(node: Option<&Node>) -> Option<&NodeEnum> {
     node?.node.as_ref()
 }
 
-fn body(node: Option<&Node>) -> Result<Body, AnalysisError> {
+/// What was found in one statement.
+struct Read {
+    body: Body,
+    finding: Finding,
+    /// It may change settings that it does not tell.
+    unseen: bool,
+}
+
+fn body(node: Option<&Node>) -> Result<Read, AnalysisError> {
     match inner(node) {
         Some(node) => statement(node),
-        None => Ok(Body {
-            facts: Facts::default(),
-            lineage: Lineage::default(),
+        None => Ok(Read {
+            body: Body {
+                facts: Facts::default(),
+                lineage: Lineage::default(),
+            },
+            finding: Finding::default(),
+            unseen: false,
         }),
     }
 }
 
 /// One statement's facts and lineage, with all that is nested in it.
-fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
+fn statement(node: &NodeEnum) -> Result<Read, AnalysisError> {
     let mut collector = Collector::new(matches!(node, NodeEnum::CopyStmt(copy) if !copy.is_from));
     walk::walk(node, &mut collector).map_err(|_| AnalysisError::TooDeep)?;
+    collector.dedupe();
     let (kind, incomplete) = kinds::kind(node);
     let mut facts = Facts {
         kinds: alloc::vec![kind],
@@ -359,6 +394,7 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
     facts.unfiltered = collector.unfiltered;
     facts.locks = collector.locks;
     facts.foreign_code = collector.foreign_code;
+    facts.unknown_calls = collector.unknown_calls;
     facts.incomplete = facts
         .incomplete
         .or_else(|| opaque_function(&collector.references.functions));
@@ -403,7 +439,33 @@ fn statement(node: &NodeEnum) -> Result<Body, AnalysisError> {
         moved,
         destinations: collector.destinations,
     };
-    Ok(Body { facts, lineage })
+    Ok(Read {
+        body: Body { facts, lineage },
+        finding: collector.finding,
+        unseen: collector.unseen_settings,
+    })
+}
+
+/// The one relation in the FROM clause of a view's definition, if there is just that.
+pub fn shown_relation(definition: &str) -> Option<crate::command::Relation> {
+    let tree = pg_query::parse(definition, 0).ok()?;
+    let [statement] = tree.protobuf.stmts.as_slice() else {
+        return None;
+    };
+    let Some(NodeEnum::SelectStmt(select)) = inner(statement.stmt.as_deref()) else {
+        return None;
+    };
+    let [from] = select.from_clause.as_slice() else {
+        return None;
+    };
+    match &from.node {
+        Some(NodeEnum::RangeVar(range)) => {
+            let schema = (!range.schemaname.is_empty()).then(|| range.schemaname.as_str().into());
+            let name = range.relname.as_str().into();
+            Some(crate::command::Relation { schema, name })
+        }
+        _ => None,
+    }
 }
 
 /// Gives a relation or its columns another name.
@@ -474,27 +536,22 @@ pub fn absorb(facts: &mut Facts, other: &Facts) {
     for kind in &other.kinds {
         add_kind(facts, kind);
     }
-    for relation in &other.reads {
-        if !facts.reads.contains(relation) {
-            facts.reads.push(relation.clone());
-        }
-    }
-    for relation in &other.writes {
-        if !facts.writes.contains(relation) {
-            facts.writes.push(relation.clone());
-        }
-    }
-    for function in &other.functions {
-        if !facts.functions.contains(function) {
-            facts.functions.push(function.clone());
-        }
-    }
+    absorb_each(&mut facts.reads, &other.reads);
+    absorb_each(&mut facts.writes, &other.writes);
+    absorb_each(&mut facts.functions, &other.functions);
     absorb_columns(&mut facts.columns_read, &other.columns_read);
     absorb_columns(&mut facts.columns_written, &other.columns_written);
     facts.unfiltered |= other.unfiltered;
     facts.locks |= other.locks;
     facts.foreign_code |= other.foreign_code;
+    facts.unknown_calls |= other.unknown_calls;
     facts.incomplete = facts.incomplete.or(other.incomplete);
+}
+
+fn absorb_each<T: Clone + PartialEq>(list: &mut Vec<T>, others: &[T]) {
+    for other in others {
+        collect::push_once(list, other.clone());
+    }
 }
 
 /// Joins the lineage of one more statement, except for what is true of a result of its own:

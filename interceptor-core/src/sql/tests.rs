@@ -477,3 +477,26 @@ fn what_can_only_read_is_told_strictly() {
         assert!(!facts(text).only_reads(), "{text}");
     }
 }
+
+#[test]
+fn many_names_cost_no_more_each_than_few() {
+    // Quadratic, each of these took minutes.
+    let many = |begin: &str, one: fn(usize) -> String, between: &str| {
+        let names: Vec<String> = (0..30_000).map(one).collect();
+        std::format!("{begin}{}", names.join(between))
+    };
+    for text in [
+        many("select ", |n| std::format!("c{n}"), ","),
+        many("select ", |n| std::format!("t.c{n}"), ","),
+        many("select ", |n| std::format!("f{n}()"), ","),
+        many("select * from ", |n| std::format!("t{n}"), ","),
+        many("", |n| std::format!("select a{n} from t{n}"), ";"),
+        many("", |n| std::format!("delete from t{n}"), ";"),
+    ] {
+        let started = std::time::Instant::now();
+        let facts = facts(&text);
+        let named = facts.columns_read.len() + facts.functions.len() + facts.reads.len();
+        assert!(named + facts.writes.len() >= 30_000, "{named}");
+        assert!(started.elapsed().as_secs() < 40, "{}", &text[..40]);
+    }
+}

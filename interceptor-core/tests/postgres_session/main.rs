@@ -9,6 +9,7 @@
 )]
 
 mod effects;
+mod finding;
 mod garbage;
 mod logins;
 mod masks;

@@ -101,7 +101,7 @@ pub(crate) fn relation(oid: u32, schema: &str, name: &str, columns: &[&str]) -> 
     }
 }
 
-fn built_in(name: &str) -> CatalogFunction {
+pub(crate) fn built_in(name: &str) -> CatalogFunction {
     CatalogFunction {
         schema: "pg_catalog".into(),
         name: name.into(),
@@ -177,6 +177,8 @@ pub(crate) struct Pair {
     /// Nobody says that the target was told to stop.
     pub(crate) withhold_interrupt: bool,
     pub(crate) relations: Vec<CatalogRelation>,
+    /// Functions that are not built in.
+    pub(crate) functions: Vec<CatalogFunction>,
     generation: u64,
     requests: u64,
     /// What a login finds.
@@ -225,6 +227,7 @@ impl Pair {
             withhold: false,
             withhold_interrupt: false,
             relations: relations(),
+            functions: Vec::new(),
             generation: 0,
             requests: 0,
             login: Found::default(),
@@ -333,7 +336,11 @@ impl Pair {
             Action::ReadCatalog { .. } => {
                 let catalog = Catalog::new(Contents {
                     relations: self.relations.clone(),
-                    functions: FUNCTIONS.iter().map(|name| built_in(name)).collect(),
+                    functions: FUNCTIONS
+                        .iter()
+                        .map(|name| built_in(name))
+                        .chain(self.functions.iter().cloned())
+                        .collect(),
                     search_paths: Vec::new(),
                 });
                 self.session

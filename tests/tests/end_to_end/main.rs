@@ -8,6 +8,7 @@ mod detours;
 mod drift;
 mod durability;
 mod edges;
+mod effects;
 mod flow;
 mod harness;
 mod hold;

@@ -8,6 +8,7 @@ use super::judge::{
     BINARY_COPY, COPIES_MASKED, GONE, UNSEEN, copies_by_name, copies_unmaskable, obliged_masks,
 };
 use super::replication::{UNMASKABLE, UNNAMED};
+use super::resolve::UNKNOWN_FUNCTION;
 use crate::command::Facts;
 use crate::policy::{Input, View};
 use crate::sql::{self, AnalysisError};
@@ -39,6 +40,9 @@ pub fn alone(
     facts.estimated_rows = estimated_rows;
     if !analysis.executes.is_empty() {
         facts.incomplete.get_or_insert(UNSEEN);
+    }
+    if facts.unknown_calls && facts.kinds != ["EXPLAIN"] {
+        facts.incomplete.get_or_insert(UNKNOWN_FUNCTION);
     }
     let usual = &view.target().masks;
     let copies = |masks| copies_by_name(masks, &analysis.facts, &analysis.lineage) == Some(true);

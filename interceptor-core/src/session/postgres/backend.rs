@@ -413,6 +413,7 @@ impl Session {
         self.after_copy();
         self.settings.idle = status == TransactionStatus::Idle;
         self.settings.unsettled &= !self.expected.is_empty();
+        self.settle_finding();
         if self.settings.idle {
             self.names.end_transaction();
             self.plans.clear();
@@ -420,7 +421,7 @@ impl Session {
                 self.loose_masks = None;
             }
             let changing = core::mem::take(&mut self.catalog.changing);
-            if changing.is_some() && (self.may_mask_columns() || self.needs_estimates()) {
+            if changing.is_some() && (self.may_mask_columns() || self.reads_catalog()) {
                 self.actions.push_back(Action::CatalogChanged);
                 self.catalog.newest += 1;
             }
@@ -429,6 +430,7 @@ impl Session {
     }
 
     fn error(&mut self, body: &[u8]) -> Result<(), Stop> {
+        self.search_path.fails();
         let code = replies::code(body);
         let (masks, evaluates) = (self.masks_in_force(), self.evaluates());
         let refusal = match self.expected.front_mut() {
@@ -527,6 +529,7 @@ impl Session {
     /// Writes a command's outcome down.
     pub(super) fn finish(&mut self, running: Running) {
         self.end_names(&running);
+        self.found_after(&running.judged, running.error_code.is_empty());
         let (copied, copy_masked) = running.copy.as_ref().map_or((0, 0), CopyMasker::counts);
         self.record(Kind::Outcome(event::Outcome {
             command: running.judged.number,

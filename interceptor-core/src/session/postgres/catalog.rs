@@ -202,6 +202,21 @@ impl Catalog {
         of(Some(role)).or_else(|| of(None))
     }
 
+    /// Every relation of this name, in all schemas.
+    pub(super) fn named(&self, name: &str) -> impl Iterator<Item = &CatalogRelation> {
+        let oids = self.by_name.get(name).map_or(&[][..], Vec::as_slice);
+        oids.iter().filter_map(|oid| self.relations.get(oid))
+    }
+
+    /// The tables that one inherits from, or is a partition of.
+    pub(super) fn parents<'a>(
+        &'a self,
+        relation: &'a CatalogRelation,
+    ) -> impl Iterator<Item = &'a CatalogRelation> {
+        let parents = relation.parents.iter();
+        parents.filter_map(|oid| self.relations.get(oid))
+    }
+
     /// Every relation that `named` can mean: without a schema, those of that name in any.
     pub(super) fn resolve<'a>(
         &'a self,

@@ -35,7 +35,7 @@ pub(super) const UNSEEN: &str =
 /// What a decision is made on: the analysis, or a copy of it with what the session adds.
 pub(super) struct Parts<'a> {
     joined: Option<Box<(Facts, Lineage)>>,
-    analysis: &'a Analysis,
+    pub(super) analysis: &'a Analysis,
 }
 
 impl Parts<'_> {
@@ -47,6 +47,14 @@ impl Parts<'_> {
     pub(super) fn lineage(&self) -> &Lineage {
         let joined = self.joined.as_ref();
         joined.map_or(&self.analysis.lineage, |joined| &joined.1)
+    }
+
+    /// Other facts take the place of what the text says.
+    fn replace(&mut self, facts: Facts) {
+        match &mut self.joined {
+            Some(joined) => joined.0 = facts,
+            None => self.joined = Some(Box::new((facts, self.analysis.lineage.clone()))),
+        }
     }
 
     /// The facts, to be changed.
@@ -300,6 +308,9 @@ impl Session {
             joined: self.joined(analysis),
             analysis,
         };
+        if let Some(facts) = self.resolved(&parts) {
+            parts.replace(facts);
+        }
         let usual = Arc::clone(&self.target.masks);
         let mut copies = self.copies_masked(&usual, &parts);
         if copies {

@@ -93,7 +93,7 @@ impl Session {
     /// Reads the catalogue as the session begins, if its commands will need it.
     pub(super) fn foresee_catalog(&mut self) {
         self.catalog.for_masks = self.target.masks.has_columns();
-        if self.catalog.for_masks || self.needs_estimates() {
+        if self.catalog.for_masks || self.reads_catalog() {
             self.catalog.awaited = true;
             self.actions.push_back(Action::ReadCatalog { anew: false });
         }
@@ -117,11 +117,33 @@ impl Session {
         asked && self.target.catalog.is_some()
     }
 
-    /// Nothing is decided before sizes are known that rules ask for. `true`: wait.
+    /// The catalogue can be read: it tells how names are found, what functions can do, and sizes.
+    pub(super) fn reads_catalog(&self) -> bool {
+        self.target.catalog.is_some()
+    }
+
+    /// The catalogue, if the one at hand is the newest.
+    pub(super) fn known_catalog(&self) -> Option<&Catalog> {
+        self.any_catalog()
+            .and_then(|(catalog, fresh)| fresh.then_some(catalog))
+    }
+
+    /// The catalogue at hand, and whether it is the newest.
+    pub(super) fn any_catalog(&self) -> Option<(&Catalog, bool)> {
+        let state = &self.catalog;
+        let catalog = state.catalog.as_deref()?;
+        Some((catalog, state.generation >= state.newest))
+    }
+
+    /// What the open transaction may have changed.
+    pub(super) fn changes(&self) -> Option<&Changes> {
+        self.catalog.changing.as_ref()
+    }
+
+    /// Nothing is decided before the catalogue is known that it takes. `true`: wait.
     pub(super) fn awaits_estimates(&mut self) -> bool {
         let state = &self.catalog;
-        let known = state.catalog.is_some() && state.generation >= state.newest;
-        if known || state.unavailable || !self.needs_estimates() {
+        if self.known_catalog().is_some() || state.unavailable || !self.reads_catalog() {
             return false;
         }
         if !self.catalog.awaited {

@@ -40,7 +40,9 @@ mod read_only;
 mod recorded;
 mod replication;
 mod replies;
+mod resolve;
 mod scram;
+mod search_path;
 mod sizes;
 mod startup;
 mod submit;
@@ -74,6 +76,7 @@ use names::Names;
 use overlap::ReplyGate;
 use queue::Expected;
 use read_only::ReadOnly;
+use search_path::SearchPath;
 
 /// Bytes that wait for a slow peer before the other side is no longer read.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 10;
@@ -236,6 +239,8 @@ pub struct Session {
     /// The masks of rules that were in force in this transaction, for replies that belong to no
     /// command of their own.
     loose_masks: Option<Arc<Masks>>,
+    /// How names without a schema are found.
+    search_path: SearchPath,
     /// A rule keeps the session read-only.
     read_only: Option<ReadOnly>,
     /// How rows of described portals are rewritten, by the number of their command.
@@ -300,6 +305,7 @@ impl Session {
             interrupting: false,
             drop_down: 0,
             loose_masks: None,
+            search_path: SearchPath::default(),
             read_only: None,
             plans: HashMap::new(),
             catalog: CatalogState::default(),

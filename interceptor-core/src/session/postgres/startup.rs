@@ -79,6 +79,8 @@ impl Session {
         self.subject.user = startup.user;
         self.subject.database = startup.database;
         self.settings.application = startup.application;
+        self.search_path
+            .begin(&startup.search_path, startup.sets_role);
         self.look();
         if startup.replication && !self.may_replicate() {
             return;
@@ -199,6 +201,7 @@ impl Session {
         }
         match status {
             Ok((b"client_encoding", value)) => self.settings.encoding = value.to_ascii_uppercase(),
+            Ok((b"search_path", value)) => self.note_search_path(value),
             Ok((b"standard_conforming_strings", value)) => {
                 self.settings.conforming = value == b"on"
             }

@@ -11,6 +11,7 @@ use super::hold::shown_parameters;
 use super::judge::{self, Judged};
 use super::overlap;
 use super::queue::{Expected, Running};
+use super::resolve;
 use crate::audit::event::Kind;
 use crate::command::Facts;
 use crate::policy::{Decision, Outcome};
@@ -160,6 +161,7 @@ impl Session {
             self.names.forget_portals(&cursor);
         }
         self.kept.keep(&judged.analysis);
+        self.foresee_finding(judged);
         let facts = judged.facts();
         if judge::hides_code(facts) && self.may_mask_columns() {
             self.names.doubt();
@@ -168,7 +170,7 @@ impl Session {
         if changes_catalog(facts) {
             let changes = self.catalog.changing.get_or_insert_default();
             changes.anything |= facts.kinds.iter().any(|kind| changes_more(kind))
-                || facts.incomplete.is_some()
+                || hides_change(facts)
                 || changes.relations.len() > CHANGES_MAX;
             if !changes.anything {
                 let names = facts.writes.iter().map(|relation| relation.name.clone());
@@ -228,8 +230,16 @@ impl Session {
     }
 }
 
+/// What it does is not all seen. A function that somebody made seldom changes the catalogue, which would
+/// be read anew after every call.
+fn hides_change(facts: &Facts) -> bool {
+    facts
+        .incomplete
+        .is_some_and(|why| !resolve::is_about_functions(why))
+}
+
 fn changes_catalog(facts: &Facts) -> bool {
-    facts.incomplete.is_some()
+    hides_change(facts)
         || facts.kinds.iter().any(|kind| {
             matches!(
                 kind.split(' ').next(),

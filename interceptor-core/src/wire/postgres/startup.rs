@@ -1,5 +1,6 @@
 //! What a client may send before anything else.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -69,6 +70,20 @@ pub struct Startup {
     pub sets_role: bool,
     /// Names of the extensions of the protocol that it asks for (`_pq_.…`).
     pub extensions: Vec<Vec<u8>>,
+    /// What a parameter says of `search_path`.
+    pub search_path: Begun,
+}
+
+/// What the parameters of a startup packet say of `search_path`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Begun {
+    /// Nothing.
+    #[default]
+    Usual,
+    /// This value.
+    Set(Box<str>),
+    /// Something that is not read here.
+    Unclear,
 }
 
 /// Why a first packet was refused.
@@ -164,7 +179,10 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
             b"application_name" => set(&mut application, "application_name", value)?,
             b"replication" => set(&mut replication, "replication", value)?,
             _ if name.starts_with(EXTENSION) => startup.extensions.push(name.to_vec()),
-            _ => startup.sets_role |= sets_role(name, value),
+            _ => {
+                startup.sets_role |= sets_role(name, value);
+                startup.search_path.read(name, value);
+            }
         }
     }
     reader.finish()?;
@@ -205,11 +223,65 @@ pub fn understood(packet: &[u8], minor: u16) -> BytesMut {
     kept
 }
 
+impl Begun {
+    fn read(&mut self, name: &[u8], value: &[u8]) {
+        let said = if name.eq_ignore_ascii_case(b"search_path") {
+            core::str::from_utf8(value).ok().map(Into::into)
+        } else if name.eq_ignore_ascii_case(b"options") && names_path(value) {
+            core::str::from_utf8(value).ok().and_then(path_option)
+        } else {
+            return;
+        };
+        *self = match (said, &self) {
+            (Some(said), Self::Usual) => Self::Set(said),
+            _ => Self::Unclear,
+        };
+    }
+}
+
+/// The options in lower case, without the backslashes that the server takes away when it splits them.
+fn unescaped(options: &[u8]) -> Vec<u8> {
+    let mut text = options.to_ascii_lowercase();
+    text.retain(|byte| *byte != b'\\');
+    text
+}
+
+fn names_path(options: &[u8]) -> bool {
+    let text = unescaped(options);
+    [&b"search_path"[..], b"search-path"]
+        .iter()
+        .any(|word| text.windows(word.len()).any(|part| part == *word))
+}
+
+/// The value in `-c search_path=…`, where the options say nothing that is harder to read: the server
+/// splits them at white space that has no backslash before it.
+fn path_option(options: &str) -> Option<Box<str>> {
+    let mut words = options.split_ascii_whitespace();
+    let mut found = None;
+    while let Some(word) = words.next() {
+        let setting = match (word, word.strip_prefix("--")) {
+            ("-c", _) => words.next()?,
+            (_, Some(setting)) => setting,
+            _ => word.strip_prefix("-c")?,
+        };
+        let (name, value) = setting.split_once('=')?;
+        if value.contains('\\') {
+            return None;
+        }
+        if name.replace('-', "_").eq_ignore_ascii_case("search_path")
+            && found.replace(value.into()).is_some()
+        {
+            return None;
+        }
+    }
+    found
+}
+
 /// A setting of the role, by itself or among the server's command-line options, whose syntax has
 /// many ways to say it (`-c role=x`, `--role=x`): the word is enough.
 fn sets_role(name: &[u8], value: &[u8]) -> bool {
     let is_role = |text: &[u8]| {
-        let text = text.to_ascii_lowercase();
+        let text = unescaped(text);
         [
             &b"role"[..],
             b"session_authorization",

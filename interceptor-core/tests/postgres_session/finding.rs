@@ -1,0 +1,292 @@
+//! Names are found as the server finds them: a rule on `schema.table` is met where a name means that
+//! table, not where it means another for certain, and in doubt.
+
+use interceptor_core::session::postgres::catalog::{
+    CatalogFunction, CatalogRelation, Language, RelationKind, Volatility,
+};
+
+use crate::pair::{CONTACTS, ORDERS, Pair, built_in, relation, relations, settings};
+use crate::text::*;
+
+/// What is written stays, in each of two schemas.
+const RULES: &str = r#"
+kind: Target
+name: shop
+spec:
+  protocol: postgres
+  endpoints: ["10.0.0.5:5432"]
+  default: allow
+  catalog: {user: reader}
+---
+kind: Rule
+name: sales-stay
+spec:
+  match: {writes: [public.orders, public.customers]}
+  then: {deny: "they stay"}
+"#;
+
+/// `orders` is in `public` and in `archive`, `parcels` in `public` alone.
+fn two_schemas() -> Vec<CatalogRelation> {
+    let mut relations = relations();
+    relations.push(relation(20_010, "archive", "orders", &["id", "total"]));
+    relations.push(relation(20_011, "public", "parcels", &["id"]));
+    relations
+}
+
+fn begin(relations: Vec<CatalogRelation>, parameters: &[&str]) -> Pair {
+    let mut pair = Pair::new(RULES);
+    pair.relations = relations;
+    pair.client(&startup_with(parameters));
+    pair.server(&authentication(0, &[]));
+    pair.server(&settings());
+    pair.forget();
+    pair
+}
+
+/// Whether the command is refused; it is answered.
+fn refused(pair: &mut Pair, sql: &str) -> bool {
+    pair.to_server.clear();
+    pair.client(&query(sql));
+    let refused = holds(&pair.to_server, "refused_by_interceptor");
+    let reply = match refused {
+        true => error("42601", "syntax error"),
+        false => complete("DELETE 0"),
+    };
+    pair.server(&[reply, ready(b'I')].concat());
+    refused
+}
+
+fn set(pair: &mut Pair, sql: &str) {
+    pair.exchange(sql, &[complete("SET"), ready(b'I')]);
+}
+
+#[test]
+fn a_name_that_is_there_once_is_certain() {
+    let mut pair = begin(two_schemas(), &[]);
+    assert!(refused(&mut pair, "DELETE FROM customers"));
+    assert!(!refused(&mut pair, "DELETE FROM parcels"));
+    assert!(!refused(&mut pair, "DELETE FROM archive.orders"));
+}
+
+#[test]
+fn without_a_known_path_a_name_of_two_is_in_doubt() {
+    let mut pair = begin(two_schemas(), &[]);
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+}
+
+#[test]
+fn the_path_decides() {
+    for parameters in [
+        &["search_path", "archive"][..],
+        &["options", "-c search_path=archive"],
+        &["options", "--search-path=archive -c work_mem=4MB"],
+    ] {
+        let mut pair = begin(two_schemas(), parameters);
+        assert!(!refused(&mut pair, "DELETE FROM orders"), "{parameters:?}");
+        set(&mut pair, "SET search_path = public");
+        assert!(refused(&mut pair, "DELETE FROM orders"));
+        set(&mut pair, "RESET search_path");
+        assert!(!refused(&mut pair, "DELETE FROM orders"));
+    }
+    // A schema that the user may not use is passed over.
+    let mut pair = begin(two_schemas(), &["search_path", "archive, public"]);
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+    let mut pair = begin(two_schemas(), &["options", "-c search_path=archive\\ "]);
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+}
+
+#[test]
+fn a_change_counts_when_it_is_certain() {
+    let archive = &["search_path", "archive"][..];
+    // Sent, and not answered.
+    let mut pair = begin(two_schemas(), archive);
+    pair.client(&query("SET search_path = public"));
+    pair.client(&query("DELETE FROM orders"));
+    assert!(holds(&pair.to_server, "refused_by_interceptor"));
+    // It failed, which it may do in more ways than one.
+    let mut pair = begin(two_schemas(), &["search_path", "public"]);
+    pair.exchange(
+        "SET search_path = archive",
+        &[error("25P02", "no"), ready(b'I')],
+    );
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+    // It was rolled back.
+    let mut pair = begin(two_schemas(), &["search_path", "public"]);
+    pair.exchange("BEGIN", &[complete("BEGIN"), ready(b'T')]);
+    pair.exchange("SET search_path = archive", &[complete("SET"), ready(b'T')]);
+    pair.exchange("ROLLBACK", &[complete("ROLLBACK"), ready(b'I')]);
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+    // It was for a transaction, which is over.
+    let mut pair = begin(two_schemas(), archive);
+    pair.exchange("BEGIN", &[complete("BEGIN"), ready(b'T')]);
+    pair.exchange(
+        "SET LOCAL search_path = public",
+        &[complete("SET"), ready(b'T')],
+    );
+    pair.client(&query("DELETE FROM orders"));
+    assert!(holds(&pair.to_server, "refused_by_interceptor"));
+    pair.server(&[error("42601", "syntax error"), ready(b'E')].concat());
+    pair.exchange("ROLLBACK", &[complete("ROLLBACK"), ready(b'I')]);
+    assert!(!refused(&mut pair, "DELETE FROM orders"));
+}
+
+#[test]
+fn more_values_than_are_kept_leave_doubt() {
+    let sets = |count: usize| {
+        let mut pair = begin(two_schemas(), &["search_path", "archive"]);
+        pair.exchange("BEGIN", &[complete("BEGIN"), ready(b'T')]);
+        for number in 0..count {
+            let sql = format!("SET search_path = archive, s{number}");
+            pair.exchange(&sql, &[complete("SET"), ready(b'T')]);
+        }
+        pair.client(&query("DELETE FROM orders"));
+        holds(&pair.to_server, "refused_by_interceptor")
+    };
+    assert!(!sets(7));
+    assert!(sets(8));
+}
+
+#[test]
+fn what_the_server_reports_counts() {
+    let mut pair = begin(two_schemas(), &["search_path", "public"]);
+    pair.exchange(
+        "SELECT set_config('search_path', 'archive', false)",
+        &[
+            rows(&[(0, 0)]),
+            row(&[Some("archive")]),
+            complete("SELECT 1"),
+            parameter_status("search_path", "archive"),
+            ready(b'I'),
+        ],
+    );
+    assert!(!refused(&mut pair, "DELETE FROM orders"));
+}
+
+#[test]
+fn a_function_that_sets_it_leaves_doubt() {
+    let mut pair = begin(two_schemas(), &["search_path", "archive"]);
+    pair.exchange(
+        "SELECT set_config('search_path', 'public', false) WHERE false",
+        &[rows(&[(0, 0)]), complete("SELECT 0"), ready(b'I')],
+    );
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+    let mut pair = begin(two_schemas(), &["search_path", "archive"]);
+    assert!(refused(
+        &mut pair,
+        "SET search_path = public; DELETE FROM orders"
+    ));
+}
+
+#[test]
+fn a_relation_of_the_session_leaves_doubt() {
+    for sql in [
+        "CREATE TEMP TABLE orders (id int)",
+        "CREATE TABLE pg_temp.orders AS SELECT 1",
+        "SELECT 1 INTO TEMP orders",
+        "ALTER TABLE parcels RENAME TO orders",
+    ] {
+        let mut pair = begin(two_schemas(), &["search_path", "archive"]);
+        pair.exchange(sql, &[complete("CREATE TABLE"), ready(b'I')]);
+        assert!(refused(&mut pair, "DELETE FROM orders"), "{sql}");
+        assert!(!refused(&mut pair, "DELETE FROM archive.orders"));
+    }
+}
+
+#[test]
+fn what_is_made_takes_the_first_schema_and_not_the_one_there_is() {
+    let mut pair = begin(relations(), &[]);
+    // `orders` is in `public` alone, and yet this may make another.
+    assert!(refused(&mut pair, "CREATE TABLE orders (id int)"));
+    assert!(refused(&mut pair, "DROP TABLE orders"));
+}
+
+#[test]
+fn a_write_reaches_what_stands_behind_a_name() {
+    let mut relations = two_schemas();
+    let view = |relations: &mut Vec<CatalogRelation>| {
+        let contacts = relations.iter_mut().find(|known| known.oid == CONTACTS);
+        contacts.unwrap().kind = RelationKind::View;
+    };
+    view(&mut relations);
+    let mut partition = relation(20_020, "archive", "orders_2024", &["id", "total"]);
+    partition.parents = vec![ORDERS];
+    relations.push(partition);
+    let mut joined = relation(20_021, "archive", "joint", &["id"]);
+    joined.kind = RelationKind::View;
+    joined.view = Some("SELECT p.id FROM public.parcels p JOIN archive.orders o USING (id)".into());
+    relations.push(joined);
+    let mut pair = begin(relations, &[]);
+    assert!(refused(&mut pair, "UPDATE contacts SET e = 'x'"));
+    assert!(refused(&mut pair, "DELETE FROM archive.orders_2024"));
+    // With an INSTEAD OF trigger only, and what that does is not seen.
+    assert!(refused(&mut pair, "DELETE FROM joint"));
+    assert!(!refused(&mut pair, "SELECT e FROM contacts"));
+    let comment = "COMMENT ON VIEW joint IS 'x'";
+    assert!(
+        !refused(&mut pair, comment),
+        "{}",
+        String::from_utf8_lossy(&pair.to_client)
+    );
+}
+
+fn made(name: &str, volatility: Volatility, language: &str) -> CatalogFunction {
+    CatalogFunction {
+        schema: "public".into(),
+        volatility,
+        language: match language {
+            "c" => Language::C,
+            "sql" => Language::Sql,
+            other => Language::Other(other.into()),
+        },
+        ..built_in(name)
+    }
+}
+
+#[test]
+fn functions_that_somebody_made_are_what_the_catalogue_says() {
+    let mut pair = Pair::new(RULES);
+    pair.functions = vec![
+        made("wipe", Volatility::Volatile, "plpgsql"),
+        made("tidy", Volatility::Stable, "sql"),
+        made("uuid_generate_v4", Volatility::Volatile, "c"),
+        made("fetch", Volatility::Volatile, "c"),
+        // One of the same name as a function of the server.
+        made("upper", Volatility::Volatile, "plpgsql"),
+    ];
+    pair.client(&startup());
+    pair.server(&authentication(0, &[]));
+    pair.server(&settings());
+    for (sql, expected) in [
+        ("SELECT wipe()", true),
+        ("SELECT public.wipe()", true),
+        ("SELECT fetch('http://x')", true),
+        ("SELECT upper(id) FROM orders", true),
+        ("SELECT pg_catalog.upper('x')", false),
+        ("SELECT tidy(1)", false),
+        ("SELECT uuid_generate_v4()", false),
+        ("SELECT lower('X')", false),
+        ("SELECT (home).city FROM customers", false),
+        ("SELECT (home).wipe FROM customers", true),
+        ("EXPLAIN SELECT wipe()", false),
+        ("EXPLAIN ANALYZE SELECT wipe()", true),
+        // The server says that it is not there.
+        ("SELECT nothing()", false),
+    ] {
+        assert_eq!(refused(&mut pair, sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn without_a_catalogue_functions_that_somebody_made_are_unknown() {
+    let rules = RULES.replace("  catalog: {user: reader}\n", "");
+    for (sql, expected) in [
+        ("SELECT wipe()", true),
+        ("SELECT s.lower('x')", true),
+        ("SELECT lower('x'), uuid_generate_v4()", false),
+        ("SELECT (home).city FROM customers", false),
+        ("EXPLAIN SELECT wipe()", false),
+    ] {
+        let mut pair = Pair::running(&rules);
+        assert_eq!(refused(&mut pair, sql), expected, "{sql}");
+    }
+}
