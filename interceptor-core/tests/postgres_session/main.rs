@@ -19,3 +19,4 @@ mod pair;
 mod scram;
 mod splits;
 mod text;
+mod verdicts;

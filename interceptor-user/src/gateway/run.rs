@@ -203,7 +203,7 @@ async fn serve(
         catalogs: catalog::Catalogs::default(),
         identifier,
         credentials: Arc::new(credentials),
-        workers: workers::Workers::start()?,
+        workers: super::workers::Workers::start()?,
         pipes: pass::Pipes::default(),
         metrics: own.metrics,
         rates: Arc::default(),
