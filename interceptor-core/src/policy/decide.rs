@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::sync::Arc;
 use core::cmp::{Ordering, Reverse};
 
-use super::condition::Conditions;
+use super::condition::{Condition, Conditions};
 use super::expression::Scope;
 use super::lift::{self, Liftable, Lifter};
 use super::name::Doubt;
@@ -26,6 +26,14 @@ pub(super) struct Rule {
     pub(super) conditions: Conditions,
     pub(super) action: Option<Action>,
     pub(super) obligations: Option<RuleObligations>,
+}
+
+impl Rule {
+    /// Whether it matches does not depend on the time. An expression may look at it.
+    pub(super) fn is_timeless(&self) -> bool {
+        let looks = |it: &Condition| matches!(it, Condition::Times(_) | Condition::When(_));
+        !self.conditions.0.iter().any(looks)
+    }
 }
 
 /// What a rule asks for beside its outcome.

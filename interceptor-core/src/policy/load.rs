@@ -91,6 +91,7 @@ pub(super) fn load_noting<'a, T>(
     let tests = tests
         .map(|(head, test)| compile_test(&head, test))
         .collect();
+    let lifters = compile_lifters(files.grants, files.bypasses);
     let snapshot = Snapshot {
         targets,
         hash: hash(&sources),
@@ -103,7 +104,8 @@ pub(super) fn load_noting<'a, T>(
         people: Arc::new(People(people)),
         observer: None,
         identities: compile_identities(files.identities),
-        lifters: compile_lifters(files.grants, files.bypasses),
+        is_timeless: lifters.is_empty() && rules.iter().all(decide::Rule::is_timeless),
+        lifters,
         index: super::index::Index::new(&rules),
         rules,
     };

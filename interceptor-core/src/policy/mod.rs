@@ -292,6 +292,8 @@ pub struct Snapshot {
     rules: Vec<decide::Rule>,
     /// By what they ask of a command.
     index: index::Index,
+    /// No decision depends on when it is made: nothing looks at the time, and nothing is over one day.
+    is_timeless: bool,
 }
 
 impl Snapshot {

@@ -138,6 +138,11 @@ impl View {
         }
     }
 
+    /// What it says of a command it will say of it at any time.
+    pub fn is_timeless(&self) -> bool {
+        self.snapshot.is_timeless
+    }
+
     /// Some document that can concern this target asks how many rows a table has.
     pub fn needs_estimates(&self) -> bool {
         self.target.needs_estimates

@@ -22,3 +22,4 @@ mod replication;
 mod scram;
 mod splits;
 mod text;
+mod verdicts;

@@ -385,6 +385,12 @@ impl Pair {
         self.pump();
     }
 
+    /// Another policy is in force.
+    pub(crate) fn reload(&mut self, policy: &str) {
+        self.session.set_policy(snapshot(policy));
+        self.pump();
+    }
+
     pub(crate) fn resolve(&mut self, approved: bool) {
         self.session.handle_resolution(&Resolution {
             approved,

@@ -146,7 +146,7 @@ async fn begin(
     // Each in an allocation of its own size: there may be many of the small ones.
     match arrival.target.protocol {
         Protocol::Postgres => {
-            Box::pin(drive::drive(arrival, shared, membership, controls, stage)).await;
+            Box::pin(drive::carry(arrival, shared, membership, controls, stage)).await?;
         }
         Protocol::Tcp => {
             Box::pin(pass::carry(arrival, shared, membership, controls, stage)).await?;

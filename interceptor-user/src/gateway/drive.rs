@@ -132,8 +132,29 @@ pub(super) struct Arrival {
     pub(super) id: Uuid,
 }
 
-/// Carries one session from its first byte to its end.
-pub(super) async fn drive(
+/// Carries one session from its first byte to its end, on a thread for connections.
+///
+/// # Errors
+/// If the client's socket cannot be used.
+pub(super) async fn carry(
+    mut arrival: Arrival,
+    shared: Arc<Shared>,
+    membership: Membership,
+    controls: Controls,
+    stage: watch::Receiver<Stage>,
+) -> io::Result<()> {
+    // Each event loop has its own list of sockets.
+    let client = arrival.client.into_std()?;
+    let worker = shared.workers.next();
+    arrival.client = {
+        let _there = worker.enter();
+        TcpStream::from_std(client)?
+    };
+    let work = worker.spawn(drive(arrival, shared, membership, controls, stage));
+    work.await.map_err(io::Error::other)
+}
+
+async fn drive(
     arrival: Arrival,
     shared: Arc<Shared>,
     membership: Membership,
@@ -292,7 +313,10 @@ impl Driver {
     /// Tells the machine which events are durable. True if any is.
     fn take_recorded(&mut self, context: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while let Some((ticket, pending)) = self.recording.front_mut() {
+        // Most reads are on the disk before their reply is there: nobody has to be woken for them.
+        while self.session.awaits_record()
+            && let Some((ticket, pending)) = self.recording.front_mut()
+        {
             let ticket = *ticket;
             let Poll::Ready(result) = Pin::new(pending).poll(context) else {
                 break;

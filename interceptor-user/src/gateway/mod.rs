@@ -28,6 +28,7 @@ mod targets;
 mod upstream;
 mod wait;
 mod watchdog;
+mod workers;
 
 pub use run::run;
 
@@ -60,7 +61,9 @@ struct Shared {
     identifier: Identifier,
     /// What logins need.
     credentials: Arc<Credentials>,
-    passing: pass::Passing,
+    workers: workers::Workers,
+    /// Of connections that pass through.
+    pipes: pass::Pipes,
     /// What has been decided.
     metrics: Metrics,
     /// What limits on rates have counted.

@@ -20,19 +20,20 @@ use crate::show;
 
 /// Where the stand-in listens; the policy has a target for it.
 pub(super) const STAND_IN_PORT: u16 = 5499;
-/// Descriptors that this process needs: both ends of each session, and some.
-const DESCRIPTORS: u64 = 40_000;
+/// Descriptors that are needed for something else than sessions.
+const DESCRIPTORS_OTHERWISE: u64 = 400;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The large answer: 1 GB in rows of a thousand bytes.
 const LARGE_ROW_BYTES: usize = 1_000;
 
-/// Raises the limit on open files, for this process and those that it starts.
-pub(super) fn raise_descriptors() -> Result<()> {
+/// Raises the limit on open files to the host's, for this process and those that it starts. Gives how many
+/// sessions fit below it: this process has both ends of each, the gateway likewise.
+pub(super) fn raise_descriptors() -> Result<usize> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = hard.max(DESCRIPTORS);
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
-        .context("10,000 idle sessions need `ulimit -Hn 40000`")
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let sessions = hard.saturating_sub(DESCRIPTORS_OTHERWISE) / 2;
+    Ok(usize::try_from(sessions).unwrap_or(usize::MAX))
 }
 
 /// KiB that the gateway takes for each of so many idle sessions with the stand-in, which have run one

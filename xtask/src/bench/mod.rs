@@ -109,7 +109,7 @@ fn postgres(options: &Options) -> Result<()> {
     chosen.dedup();
 
     setup::run()?;
-    memory::raise_descriptors()?;
+    let sessions_max = memory::raise_descriptors()?;
     let mut world = World::new("bench")?;
     if chosen.contains(&Path::Interceptor) {
         show::progress("building the gateway");
@@ -134,7 +134,7 @@ fn postgres(options: &Options) -> Result<()> {
         }
     }
     if chosen.contains(&Path::Interceptor) {
-        sizes(&world, &paths, options, &scale, &mut report)?;
+        sizes(&world, &paths, options, &scale, sessions_max, &mut report)?;
         if options.wants("memory") {
             in_memory(&world, &mut paths, &scale, &mut report)?;
         }
@@ -152,6 +152,7 @@ fn sizes(
     paths: &Paths<'_>,
     options: &Options,
     scale: &Scale,
+    sessions_max: usize,
     report: &mut Report,
 ) -> Result<()> {
     let gateway = paths.gateway_pid()?;
@@ -161,6 +162,8 @@ fn sizes(
     }
     if options.wants("idle") {
         let (stand_in, server) = scale.idle;
+        let stand_in = stand_in.min(sessions_max);
+        report.figure("idle.sessions", stand_in as f64, "sessions", None);
         let kib = memory::idle_on_server(world, gateway, server)?;
         report.figure("idle.with_postgresql", kib, "KiB a session", None);
         let kib = memory::idle_on_stand_in(world, gateway, stand_in)?;

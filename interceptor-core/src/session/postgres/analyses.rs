@@ -1,8 +1,8 @@
-//! Analyses of texts that came before: found by the exact text, or by a shape that cannot mean anything
-//! else.
+//! What is known of texts that came before: their analysis, found by the exact text or by a shape that
+//! cannot mean anything else, and the verdict on them, found by the exact text alone.
 //!
-//! It owns when two texts have one analysis. It must not know decisions: those are made on the text as
-//! it came, each time. Why: `docs/adr/0033-one-analysis-for-one-shape.md`.
+//! It owns when two texts have one analysis. It must not know what a verdict rests on beside text and
+//! analysis: who keeps one says when it is to be forgotten. Why: `docs/adr/0033-one-analysis-for-one-shape.md`.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::policy::Decision;
 use crate::sql::Analysis;
 
 /// Texts whose analysis is kept, and bytes of such a text.
@@ -24,9 +25,15 @@ const CONSTANT: char = '\u{1}';
 /// What one session keeps. A key is an exact text, or a shape: the two cannot be the same.
 #[derive(Default)]
 pub(super) struct Analyses {
-    kept: HashMap<Box<str>, Arc<Analysis>>,
+    kept: HashMap<Box<str>, Known>,
     /// Where shapes are made.
     shape: String,
+}
+
+struct Known {
+    analysis: Arc<Analysis>,
+    /// Of an exact text only.
+    verdict: Option<Decision>,
 }
 
 impl Analyses {
@@ -36,15 +43,16 @@ impl Analyses {
             return None;
         }
         if shape(text, &mut self.shape)
-            && let Some(analysis) = self.kept.get(self.shape.as_str())
+            && let Some(known) = self.kept.get(self.shape.as_str())
         {
-            return Some(Arc::clone(analysis));
+            return Some(Arc::clone(&known.analysis));
         }
         // No text may pass for a shape.
         if text.contains(CONSTANT) {
             return None;
         }
-        self.kept.get(text).map(Arc::clone)
+        let known = self.kept.get(text)?;
+        Some(Arc::clone(&known.analysis))
     }
 
     /// Keeps the analysis of a text.
@@ -57,7 +65,34 @@ impl Analyses {
         }
         let by_shape = is_plain(analysis) && shape(text, &mut self.shape);
         let key = if by_shape { &self.shape } else { text };
-        self.kept.insert(key.into(), Arc::clone(analysis));
+        let known = Known {
+            analysis: Arc::clone(analysis),
+            verdict: None,
+        };
+        self.kept.insert(key.into(), known);
+    }
+
+    /// The verdict on this very text, if it was kept with this analysis.
+    pub(super) fn verdict(&self, text: &str, analysis: &Analysis) -> Option<&Decision> {
+        let known = self.kept.get(text)?;
+        let same = core::ptr::eq(&raw const *known.analysis, analysis);
+        known.verdict.as_ref().filter(|_| same)
+    }
+
+    /// Keeps the verdict on a text whose analysis is kept by the text itself.
+    pub(super) fn keep_verdict(&mut self, text: &str, analysis: &Analysis, verdict: &Decision) {
+        if let Some(known) = self.kept.get_mut(text)
+            && core::ptr::eq(&raw const *known.analysis, analysis)
+        {
+            known.verdict = Some(verdict.clone());
+        }
+    }
+
+    /// What verdicts rest on has changed.
+    pub(super) fn forget_verdicts(&mut self) {
+        for known in self.kept.values_mut() {
+            known.verdict = None;
+        }
     }
 }
 
@@ -254,6 +289,23 @@ mod tests {
             let analysis = Arc::new(sql::analyze(kept).unwrap());
             analyses.keep(kept, &analysis);
             assert_eq!(analyses.of(asked).is_some(), found, "{kept} / {asked}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_on_one_text_and_its_analysis() {
+        let mut analyses = Analyses::default();
+        let verdict = Decision::refusal("no");
+        for (text, is_kept) in [("SELECT 1", true), ("SELECT a FROM t WHERE b = 1", false)] {
+            let analysis = Arc::new(sql::analyze(text).unwrap());
+            analyses.keep(text, &analysis);
+            analyses.keep_verdict(text, &analysis, &verdict);
+            // By its shape an analysis stands for other texts, too.
+            assert_eq!(analyses.verdict(text, &analysis).is_some(), is_kept);
+            let another = sql::analyze(text).unwrap();
+            assert!(analyses.verdict(text, &another).is_none());
+            analyses.forget_verdicts();
+            assert!(analyses.verdict(text, &analysis).is_none());
         }
     }
 

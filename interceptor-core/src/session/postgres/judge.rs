@@ -16,7 +16,7 @@ use super::limits::{LIMIT_CODE, Used};
 use super::queue::Expected;
 use crate::command::{Facts, Relation};
 use crate::mask::{Masks, Method};
-use crate::policy::{Decision, Input};
+use crate::policy::{Decision, Input, View};
 use crate::sql::{self, Analysis, AnalysisError, Body, CopySource, Lineage};
 use crate::wire::postgres::encode::ErrorText;
 
@@ -245,6 +245,11 @@ impl Statements {
         }
     }
 
+    /// Another policy is in force, or more is known of the client.
+    pub(super) fn forget_verdicts(&mut self) {
+        self.analyses.forget_verdicts();
+    }
+
     /// Code that cannot be seen ran.
     pub(super) fn doubt(&mut self) {
         self.prepared.doubt();
@@ -319,7 +324,7 @@ impl Session {
         if self.needs_estimates() {
             parts.own().estimated_rows = self.estimated_rows(&parts);
         }
-        let mut decision = self.ask(parts.facts(), text);
+        let mut decision = self.verdict(&parts, text);
         // Which masks are in force is part of the decision, and what they hide is one of its facts.
         let first = obliged_masks(&decision);
         if let Some(masks) = &first
@@ -346,6 +351,23 @@ impl Session {
             used: Used::default(),
             reached: None,
         }
+    }
+
+    /// What the policy says of a text, as it said before where it would say the same again: the same
+    /// client, policy, text and facts, and nothing in the policy that looks at the time.
+    fn verdict(&mut self, parts: &Parts<'_>, text: &str) -> Decision {
+        // What the session adds to the facts of a text changes with the session.
+        let of_text = parts.joined.is_none();
+        let known = self.kept.analyses.verdict(text, parts.analysis);
+        if let Some(known) = known.filter(|_| of_text) {
+            return known.clone();
+        }
+        let decision = self.ask(parts.facts(), text);
+        if of_text && self.view.as_ref().is_some_and(View::is_timeless) {
+            let analyses = &mut self.kept.analyses;
+            analyses.keep_verdict(text, parts.analysis, &decision);
+        }
+        decision
     }
 
     /// Asks the policy: the only place where a session does.

@@ -347,6 +347,7 @@ impl Session {
     /// Sees the policy with the eyes of this client, as far as it is known by now.
     fn look(&mut self) {
         let policy = Arc::clone(&self.policy);
+        self.kept.forget_verdicts();
         self.view = View::new(policy, &self.target.name, self.subject.clone());
     }
 

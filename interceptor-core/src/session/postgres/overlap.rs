@@ -52,6 +52,16 @@ impl Session {
         self.close_if_server_gone();
     }
 
+    /// Something waits for an event to be durable: until then nothing needs to be known of it.
+    pub fn awaits_record(&self) -> bool {
+        let reply = self
+            .reply_gates
+            .front()
+            .is_some_and(|gate| self.to_client.len() > self.open_to_client(gate));
+        let ends = self.server_gone || self.client_gone || self.draining;
+        reply || !self.gates.is_empty() || (ends && !self.reply_gates.is_empty())
+    }
+
     /// The session ends: what still waits for its record is never read. True if what is left ends with a
     /// whole message.
     pub(super) fn drop_unrecorded_replies(&mut self) -> bool {

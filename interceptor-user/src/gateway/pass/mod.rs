@@ -9,9 +9,8 @@ mod copy;
 mod direction;
 mod hold;
 mod pipe;
-mod workers;
 
-pub(super) use workers::Passing;
+pub(super) use pipe::Pipes;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +23,6 @@ use interceptor_core::policy::{Decision, Input, Outcome, Protocol, RuleReference
 use interceptor_core::session::duties;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -92,8 +90,7 @@ pub(super) async fn carry(
     copy::prepare(&arrival.client)?;
     // Each event loop has its own list of sockets.
     let client = arrival.client.into_std()?;
-    let worker = shared.passing.worker().cloned();
-    let worker = worker.unwrap_or_else(Handle::current);
+    let worker = shared.workers.next();
     // Boxed, as each future that it is handed to would have room for it.
     let connection = Box::new(Connection {
         shared,
@@ -234,7 +231,7 @@ impl Connection {
         let limits = decision.obligations.as_ref().map(|they| &they.limits);
         let bytes = limits.and_then(|limits| limits.bytes.clone());
         let time = limits.and_then(|limits| limits.duration.clone());
-        let pipes = &self.shared.passing.pipes;
+        let pipes = &self.shared.pipes;
         if let Some(limit) = &bytes {
             self.passage.limit_down(limit.at);
         }

@@ -24,7 +24,7 @@ const PIPE_BYTES_DEFAULT: usize = 64 << 10;
 
 /// All pipes. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Pipes {
+pub(in super::super) struct Pipes {
     inner: Arc<Mutex<Inner>>,
 }
 

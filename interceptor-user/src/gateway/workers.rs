@@ -1,4 +1,4 @@
-//! The threads that carry what passes through.
+//! The threads that carry connections.
 //!
 //! Each has an event loop of its own, and a connection stays on its thread: between threads that
 //! share their work, every byte that comes would wake two of them.
@@ -10,11 +10,8 @@ use std::thread::available_parallelism;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use super::pipe::Pipes;
-
-/// What all connections that pass through share.
-pub(in super::super) struct Passing {
-    pub(super) pipes: Pipes,
+/// A thread for each processor.
+pub(super) struct Workers {
     workers: Vec<Worker>,
     next: AtomicUsize,
 }
@@ -25,25 +22,26 @@ struct Worker {
     _stop: oneshot::Sender<()>,
 }
 
-impl Passing {
-    /// Starts a thread for each processor.
+impl Workers {
+    /// Starts them.
     ///
     /// # Errors
     /// If the system refuses a thread, or what its event loop needs.
-    pub(in super::super) fn start() -> io::Result<Self> {
+    pub(super) fn start() -> io::Result<Self> {
         let count = available_parallelism()?.get();
         Ok(Self {
-            pipes: Pipes::default(),
             workers: (0..count).map(worker).collect::<io::Result<_>>()?,
             next: AtomicUsize::new(0),
         })
     }
 
     /// The next thread, in turn.
-    pub(super) fn worker(&self) -> Option<&Handle> {
+    pub(super) fn next(&self) -> Handle {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let index = turn.checked_rem(self.workers.len())?;
-        self.workers.get(index).map(|worker| &worker.handle)
+        let index = turn.checked_rem(self.workers.len());
+        let worker = index.and_then(|index| self.workers.get(index));
+        // There is always one.
+        worker.map_or_else(Handle::current, |worker| worker.handle.clone())
     }
 }
 
@@ -52,7 +50,7 @@ fn worker(number: usize) -> io::Result<Worker> {
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel();
     std::thread::Builder::new()
-        .name(format!("pass-{number}"))
+        .name(format!("carry-{number}"))
         .spawn(move || {
             // Nothing is ever sent: the sender's end is the word.
             let _ = runtime.block_on(stopped);
