@@ -627,7 +627,7 @@ mod recovered {
             pair.server(&says);
             pair.session.handle_server_closed();
             pair.pump();
-            refused(&pair, code, "");
+            refused(&pair, code, code);
             assert!(
                 pair.logged(&["Close", "another verifier"]),
                 "{:?}",

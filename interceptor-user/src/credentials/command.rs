@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::CredentialError;
+use super::{CredentialError, permit};
 
 /// How long a command may take.
 const COMMAND_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -57,8 +57,7 @@ impl Commands {
         user: &str,
         target: &str,
     ) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
-        let permit = self.running.acquire().await;
-        let _permit = permit.map_err(|_| CredentialError::Own("the gateway ends"))?;
+        let _permit = permit(&self.running).await?;
         let program = words.first().cloned().unwrap_or_default();
         let failed = |source| CredentialError::Command {
             program: program.clone(),

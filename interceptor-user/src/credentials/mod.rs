@@ -18,13 +18,15 @@ use interceptor_core::session::postgres::login::{
     Answer, NONCE_BYTES, PASSWORD_BYTES_MAX, Question,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
 use command::Commands;
 
 /// Passwords that are hashed at a time: more would keep the processors from the sessions.
 const HASHING_MAX: usize = 2;
+/// Files that are read at a time: those of verifiers may be large, and whoever connects has one read.
+const READING_MAX: usize = 8;
 /// Where systemd puts the credentials of a unit.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -113,6 +115,7 @@ pub struct Credentials {
     mock_secret: [u8; 32],
     commands: Commands,
     hashing: Semaphore,
+    reading: Semaphore,
 }
 
 impl Credentials {
@@ -131,6 +134,7 @@ impl Credentials {
             mock_secret: mock_secret.finalize().into(),
             commands: Commands::new(watched),
             hashing: Semaphore::new(HASHING_MAX),
+            reading: Semaphore::new(READING_MAX),
         })
     }
 
@@ -145,13 +149,14 @@ impl Credentials {
                 verifier_file,
                 user,
             } => {
-                let read = move || self.begin(verifier_file.as_deref(), &user);
+                let _permit = permit(&self.reading).await?;
+                let own = Arc::clone(&self);
+                let read = move || own.begin(verifier_file.as_deref(), &user);
                 blocking(read).await?
             }
             Question::Password { source, user } => self.password(source, &user, &target).await,
             Question::Derive(derivation) => {
-                let permit = self.hashing.acquire().await;
-                let _permit = permit.map_err(|_| CredentialError::Own("the gateway ends"))?;
+                let _permit = permit(&self.hashing).await?;
                 blocking(move || Answer::Derived(derivation.run())).await
             }
         }
@@ -204,6 +209,12 @@ impl Credentials {
         };
         checked(from, bytes).map(Answer::Password)
     }
+}
+
+/// Waits for its turn. Nobody closes a semaphore.
+async fn permit(turns: &Semaphore) -> Result<SemaphorePermit<'_>, CredentialError> {
+    let permit = turns.acquire().await;
+    permit.map_err(|_| CredentialError::Own("the gateway ends"))
 }
 
 /// Does what blocks where nobody waits for it.

@@ -46,7 +46,7 @@ host all shown all password
 host all trusted all trust
 host all rejected all reject";
 
-fn roles(world: &World) -> Result<()> {
+pub(crate) fn roles(world: &World) -> Result<()> {
     world.postgres.directly(ROLES)?;
     world.postgres.admit(ACCESS)
 }

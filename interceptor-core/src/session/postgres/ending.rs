@@ -76,7 +76,8 @@ impl Session {
         if self.held.is_some() {
             self.end_hold("target_gone");
         }
-        if self.phase < Phase::Running && self.to_client.is_empty() {
+        let said_why = self.authentication.is_refused || !self.to_client.is_empty();
+        if self.phase < Phase::Running && !said_why {
             return self.handle_unreachable("it closed the connection");
         }
         self.server_gone = true;

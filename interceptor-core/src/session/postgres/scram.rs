@@ -66,6 +66,13 @@ pub struct Verifier {
     pub(super) server_key: [u8; 32],
 }
 
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.stored_key.zeroize();
+        self.server_key.zeroize();
+    }
+}
+
 impl Verifier {
     /// Reads `SCRAM-SHA-256$4096:SALT$STORED_KEY:SERVER_KEY`. `None` if it is nothing of that kind, or
     /// its rounds are outside [`ITERATIONS`].

@@ -153,6 +153,7 @@ impl Session {
             }
             backend::kind::ERROR_RESPONSE => {
                 let code = super::replies::code(&body);
+                self.authentication.is_refused = true;
                 if !self.settings.authenticated {
                     self.record_identity(&code);
                     if self.blames_gateway(&body, &code) {

@@ -218,7 +218,8 @@ mod tests {
             }
             assert!(request(&[&body[..], b"x"].concat()).is_err(), "{body:?}");
         }
-        let answers: [(Vec<u8>, fn(&[u8]) -> bool); 2] = [
+        type Answer = (Vec<u8>, fn(&[u8]) -> bool);
+        let answers: [Answer; 2] = [
             (
                 encoded(|out| encode_initial_response(out, SCRAM, b"n,,n=,r=a")),
                 |body| initial_response(body).is_ok(),

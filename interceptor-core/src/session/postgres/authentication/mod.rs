@@ -45,6 +45,8 @@ pub(super) struct Authentication {
     method: &'static str,
     /// The server's user, where it is not the one that the client named.
     server_user: Option<String>,
+    /// The server ended the start with an error, and closes next.
+    pub(super) is_refused: bool,
     /// What the client is told of its own proof once the server lets the gateway in.
     last_words: BytesMut,
 }
@@ -206,6 +208,10 @@ impl Session {
             Stage::None | Stage::Asking | Stage::Answering(_) => false,
         };
         if !awaits {
+            // What it sent ahead waits, as it would at the server.
+            if let Err(error) = frame::header(&self.client_in) {
+                self.violate("the client", error);
+            }
             return false;
         }
         let Some(mut message) = self.take_credentials() else {
