@@ -9,6 +9,7 @@ mod latency;
 mod load;
 mod memory;
 mod paths;
+mod pii;
 mod policy;
 mod report;
 
@@ -31,6 +32,8 @@ pub(crate) enum Bench {
     Kernel(kernel::Options),
     /// Measure what a decision costs
     Policy(policy::Options),
+    /// Measure what patterns find and what they cost, beside Presidio's
+    Pii(pii::Options),
 }
 
 /// How to measure.
@@ -96,6 +99,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Postgres(options) => postgres(options),
         Bench::Kernel(options) => kernel::run(options),
         Bench::Policy(options) => policy::run(options),
+        Bench::Pii(options) => pii::run(options),
     }
 }
 

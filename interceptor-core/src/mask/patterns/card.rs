@@ -11,6 +11,8 @@ use super::groups::{self, Groups};
 
 const DIGITS_MIN: usize = 13;
 const DIGITS_MAX: usize = 19;
+/// An MD5 in print.
+const DIGEST_CHARS_MIN: usize = 32;
 
 /// What stands at a group of digits.
 pub(super) enum Card {
@@ -30,6 +32,9 @@ pub(super) fn at(text: &[u8], start: usize) -> Card {
         return Card::Nothing;
     };
     if first.len() >= DIGITS_MIN {
+        if is_in_digest(text, first) {
+            return Card::Nothing;
+        }
         return match is_card(text, core::slice::from_ref(first)) {
             true => Card::Found(first.clone()),
             false => Card::Nothing,
@@ -112,10 +117,19 @@ fn is_issued(digits: &[u8]) -> bool {
         && (14..=19).contains(&length);
     let discover = (prefix(4) == 6011 || matches!(prefix(3), 644..=649) || prefix(2) == 65)
         && (16..=19).contains(&length);
-    let jcb = matches!(prefix(4), 3528..=3589) && (16..=19).contains(&length);
+    let jcb = (matches!(prefix(4), 3528..=3589) && (16..=19).contains(&length))
+        || (matches!(prefix(4), 1800 | 2131) && length == 15);
     let unionpay = matches!(prefix(2), 62 | 81) && (16..=19).contains(&length);
     let maestro = matches!(prefix(2), 50 | 56..=58 | 63 | 67) && (13..=19).contains(&length);
     visa || mastercard || american_express || diners || discover || jcb || unionpay || maestro
+}
+
+/// The digits are in the middle of many hexadecimal ones.
+fn is_in_digest(text: &[u8], digits: &Range<usize>) -> bool {
+    let belongs = |byte: u8| byte.is_ascii_hexdigit();
+    let start = bytes::run_start(text, digits.start, DIGEST_CHARS_MIN, belongs);
+    let end = bytes::run_end_within(text, digits.end, DIGEST_CHARS_MIN, belongs);
+    end - start >= DIGEST_CHARS_MIN && (start, end) != (digits.start, digits.end)
 }
 
 /// Whether a run of digits is too short to be a card by itself and has no group behind it.

@@ -6,13 +6,32 @@
 
 use core::ops::Range;
 
+use super::bytes;
+
+/// A longer user in a URL is none.
+const USER_BYTES_MAX: usize = 128;
+
 /// The address around an `@`, of which nothing begins before `from`.
 pub(super) fn around(text: &[u8], from: usize, at: usize) -> Option<Range<usize>> {
     let start = local_start(text, from, at);
     if start == at {
         return None;
     }
-    Some(start..domain_end(text, at + 1)?)
+    let end = domain_end(text, at + 1)?;
+    // `scheme://user:password@host`: what looks like a local part is the password, and the host is a host.
+    let end = if is_password(text, start) { at } else { end };
+    Some(start..end)
+}
+
+/// Whether a user of a URL and a colon stand before.
+fn is_password(text: &[u8], start: usize) -> bool {
+    let Some(lead) = bytes::before(text, start).strip_suffix(b":") else {
+        return false;
+    };
+    let user = bytes::run_start(lead, lead.len(), USER_BYTES_MAX, |byte| {
+        !byte.is_ascii_whitespace() && !matches!(byte, b'/' | b'@' | b'"' | b'<' | b'>')
+    });
+    bytes::before(lead, user).ends_with(b"://")
 }
 
 /// Local part and domain, if the value is one address and nothing else.
@@ -106,6 +125,9 @@ mod tests {
             ("øyvind@blåbær.no", "øyvind@blåbær.no"),
             ("x@xn--bcher-kva.example", "x@xn--bcher-kva.example"),
             ("jane@example.com-", "jane@example.com"),
+            // The password; the host is no secret.
+            ("https://app:secret@db.example.com/", "secret"),
+            ("https://app@db.example.com/", "app@db.example.com"),
             ("jane@example.com.5", "jane@example.com"),
         ] {
             assert_eq!(found(text), [expected], "{text}");

@@ -42,12 +42,12 @@ fn length(country: [u8; 2]) -> Option<usize> {
 /// A number whose check digits begin at `digit`.
 pub(super) fn at(text: &[u8], digit: usize) -> Option<Range<usize>> {
     let start = digit.checked_sub(2)?;
-    if !bytes::is_digit(text, digit + 1) {
+    if !bytes::is_digit(text, digit + 1) || !begins_word(text, start) {
         return None;
     }
     let [first, second] = *text.get(start..digit)?.as_array()?;
     let country = [first.to_ascii_uppercase(), second.to_ascii_uppercase()];
-    let length = length(country).filter(|_| begins_word(text, start))?;
+    let length = length(country)?;
     // Either all in one or in groups, with one separator throughout.
     let separator = text
         .get(start + GROUP_CHARS)

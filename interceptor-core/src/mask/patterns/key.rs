@@ -8,6 +8,8 @@ use memchr::memmem;
 
 use super::bytes;
 
+/// A key with its lines around it is longer.
+pub(super) const FILE_BYTES_MIN: usize = 60;
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";

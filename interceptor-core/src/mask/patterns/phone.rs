@@ -9,6 +9,7 @@ use super::bytes::{self, begins_word, ends_word, is_digit};
 use super::context;
 use super::groups::Groups;
 
+pub(super) const DIGITS_MIN: usize = 7;
 const DIGITS_MAX: usize = 15;
 /// National numbers beside a word.
 const CONTEXT_DIGITS: core::ops::RangeInclusive<usize> = 7..=15;
@@ -32,6 +33,22 @@ const COUNTRIES: &[(u32, usize, usize)] = &[
     (64, 7, 10), (65, 8, 8), (66, 8, 9), (81, 9, 10), (82, 7, 11), (84, 7, 10), (86, 7, 11), (90, 10, 10),
     (91, 10, 10), (92, 8, 10), (93, 9, 9), (94, 9, 9), (95, 7, 10), (98, 8, 10),
 ];
+
+/// Enough digits follow without a letter between them: most numbers are short.
+pub(super) fn may_begin(text: &[u8], digit: usize) -> bool {
+    let mut digits = 0;
+    for byte in bytes::from(text, digit).iter().take(3 * DIGITS_MIN) {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b' ' | b'-' | b'.' | b'/' | b'(' | b')' => {}
+            _ => return false,
+        }
+        if digits == DIGITS_MIN {
+            return true;
+        }
+    }
+    false
+}
 
 /// A number that begins at the digit, or at the `+` or bracket before it.
 pub(super) fn at(text: &[u8], digit: usize) -> Option<Range<usize>> {
@@ -261,7 +278,11 @@ fn trunk(text: &[u8], bracket: bool, groups: &[Range<usize>]) -> Option<usize> {
     let zero = matches!(text.get(first.start..first.start + 2)?, [b'0', b'1'..=b'9']);
     let second = separator(text, groups, 0);
     let marked = bracket || second == Some(b'/');
-    let area = if marked { 3..=6 } else { 3..=5 };
+    let area = match (bracket, marked) {
+        (true, _) => 2..=6,
+        (false, true) => 3..=6,
+        (false, false) => 3..=5,
+    };
     if !zero || !area.contains(&first.len()) || !(2..=5).contains(&groups.len()) {
         return None;
     }

@@ -248,7 +248,9 @@ impl Scan<'_> {
         {
             self.report(Pattern::MacAddress, range);
         }
-        if self.is_open(Pattern::Passport, start)
+        if !lead.is_ascii_lowercase()
+            && !next.is_ascii_lowercase()
+            && self.is_open(Pattern::Passport, start)
             && let Some(range) = passport::around_digit(text, start)
         {
             self.report(Pattern::Passport, range);
@@ -288,8 +290,9 @@ impl Scan<'_> {
             }
         }
         let continued = matches!(next, b' ' | b'-' | b'.' | b'/' | b')' | b'(');
-        if (continued || run.len() >= 7)
+        if (continued || run.len() >= phone::DIGITS_MIN)
             && self.is_open(Pattern::Phone, start)
+            && phone::may_begin(text, start)
             && let Some(range) = phone::at(text, start)
         {
             self.report(Pattern::Phone, range);
@@ -306,7 +309,10 @@ impl Scan<'_> {
         if end - start < RUN_BYTES_MIN {
             return;
         }
-        if self.wanted.has(Pattern::PrivateKey) && !self.keys_sought {
+        if self.wanted.has(Pattern::PrivateKey)
+            && !self.keys_sought
+            && text.len() >= key::FILE_BYTES_MIN
+        {
             self.keys_sought = true;
             let found = &mut *self.found;
             key::find(text, |range| found(Pattern::PrivateKey, range));
@@ -332,8 +338,7 @@ impl Scan<'_> {
     /// At the beginning of a word within a long run.
     fn word(&mut self, start: usize, first: u8) {
         let text = self.text;
-        if token::may_begin(first)
-            && self.wanted.has_any(TOKENS)
+        if self.wanted.has_any(TOKENS)
             && let Some((pattern, range)) = token::at(text, start)
         {
             self.report(pattern, range);

@@ -97,10 +97,11 @@ fn cards() {
         ],
     );
     leaves(&[
-        "4111111111111112",     // the check digit is wrong
-        "1111111111111117",     // no issuer
-        "41111111111111111111", // twenty digits
-        "0.4929716091480213",   // a float
+        "4111111111111112",                 // the check digit is wrong
+        "1111111111111117",                 // no issuer
+        "41111111111111111111",             // twenty digits
+        "0.4929716091480213",               // a float
+        "709b211725dc8b2a37f5621692655002", // a digest
     ]);
 }
 
@@ -215,6 +216,8 @@ fn telephones() {
             "(030) 901820",
             "030/901820",
             "(0151) 12345678",
+            "(02) 6038 1502",
+            "(08)-1396-3267",
         ],
     );
     finds_beside(
@@ -542,18 +545,22 @@ fn hostile_texts_take_linear_time() {
         "ü",
     ];
     for piece in pieces {
+        // The best of several: other work on the machine only adds.
         let took = |bytes: usize| {
             let text = piece.repeat(bytes / piece.len());
-            let start = Instant::now();
-            let mut count = 0;
-            find(text.as_bytes(), everything(), &mut |_, _| count += 1);
-            (start.elapsed(), count)
+            let once = |_| {
+                let start = Instant::now();
+                let mut count = 0;
+                find(text.as_bytes(), everything(), &mut |_, _| count += 1);
+                start.elapsed()
+            };
+            (0..10).map(once).min().unwrap()
         };
-        let (short, _) = took(32 * 1024);
-        let (long, _) = took(256 * 1024);
+        let short = took(8 * 1024);
+        let long = took(64 * 1024);
         // Eight times the bytes; squared it would be 64.
         assert!(
-            long.as_secs_f64() < 0.05 + short.as_secs_f64() * 30.0,
+            long.as_secs_f64() < 0.005 + short.as_secs_f64() * 30.0,
             "{piece:?}: {short:?}, {long:?}"
         );
     }

@@ -140,38 +140,47 @@ const ISSUED: &[Issued] = &[
     issued(b"AGE-SECRET-KEY-1", Pattern::ApiToken, Body::Capitals, 58, 58),
 ];
 
-/// Whether a token may begin with a byte.
-static BEGINS: [bool; 256] = begins();
+/// Two bytes that a token may begin with: a bit for each.
+static BEGINS: [u64; 1024] = begins();
 
-const fn begins() -> [bool; 256] {
-    let mut table = [false; 256];
+const fn begins() -> [u64; 1024] {
+    let mut table = [0; 1024];
     let mut index = 0;
     while index < ISSUED.len() {
         #[expect(
             clippy::indexing_slicing,
             reason = "computed when compiling, where an index out of bounds is an error"
         )]
-        if let [first, ..] = ISSUED[index].prefix {
-            table[*first as usize] = true;
+        if let [first, second, ..] = ISSUED[index].prefix {
+            let pair = (*first as usize) << 8 | *second as usize;
+            table[pair / 64] |= 1 << (pair % 64);
         }
         index += 1;
     }
     table
 }
 
-/// Whether a token may begin with this byte.
-pub(super) fn may_begin(byte: u8) -> bool {
-    BEGINS.get(usize::from(byte)).copied().unwrap_or(false)
+/// Whether a token may begin with these bytes; most words do not, and the table of prefixes is long.
+fn may_begin(first: u8, second: u8) -> bool {
+    let pair = usize::from(first) << 8 | usize::from(second);
+    BEGINS
+        .get(pair / 64)
+        .is_some_and(|bits| bits >> (pair % 64) & 1 == 1)
 }
 
 /// A token that begins here.
 pub(super) fn at(text: &[u8], start: usize) -> Option<(Pattern, Range<usize>)> {
     let rest = bytes::from(text, start);
-    let first = rest.first();
-    ISSUED.iter().find_map(|issued| {
-        if issued.prefix.first() != first || !rest.starts_with(issued.prefix) {
-            return None;
-        }
+    let [first, second, ..] = rest else {
+        return None;
+    };
+    if !may_begin(*first, *second) {
+        return None;
+    }
+    let mut issued = ISSUED
+        .iter()
+        .filter(|issued| rest.starts_with(issued.prefix));
+    issued.find_map(|issued| {
         let body = start + issued.prefix.len();
         let belongs = |byte| issued.body.has(byte);
         let mut end = bytes::run_end_within(text, body, issued.most + 1, belongs);
