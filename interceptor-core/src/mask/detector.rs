@@ -215,9 +215,8 @@ mod tests {
 
     #[test]
     fn a_word_has_to_stand_near() {
-        let near = |text: &str| {
-            found_near("[0-9]{4}", Check::None, 0, &["pin"], text.as_bytes()).len()
-        };
+        let near =
+            |text: &str| found_near("[0-9]{4}", Check::None, 0, &["pin"], text.as_bytes()).len();
         assert_eq!(near("the PIN is 1234"), 1);
         assert_eq!(near("pinned 1234, year 2024"), 0);
     }

@@ -193,21 +193,28 @@ mod tests {
             .map(|(_, pattern)| Finder::BuiltIn(*pattern));
         let detectors = [
             ("EMP-[0-9]{4}", 0, Check::None, &[][..]),
-            ("[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}", 0, Check::Mod97, &[]),
+            (
+                "[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}",
+                0,
+                Check::Mod97,
+                &[],
+            ),
             ("[0-9]{10}", 0, Check::Luhn, &[]),
             ("token=([a-z0-9]+)", 1, Check::None, &[]),
             ("(?i)@[a-z]+|ü", 0, Check::None, &[]),
             ("[0-9]{4}", 0, Check::None, &["pin"]),
         ];
-        let detectors = detectors.into_iter().map(|(pattern, group, check, context)| {
-            Finder::Custom(Arc::new(Detector {
-                name: pattern.into(),
-                regex: Regex::new(pattern).unwrap(),
-                group,
-                check,
-                context: context.iter().map(|word: &&str| (*word).into()).collect(),
-            }))
-        });
+        let detectors = detectors
+            .into_iter()
+            .map(|(pattern, group, check, context)| {
+                Finder::Custom(Arc::new(Detector {
+                    name: pattern.into(),
+                    regex: Regex::new(pattern).unwrap(),
+                    group,
+                    check,
+                    context: context.iter().map(|word: &&str| (*word).into()).collect(),
+                }))
+            });
         own.chain(detectors).collect()
     });
 

@@ -10,6 +10,7 @@ mod accept;
 mod catalog;
 mod directory;
 mod drive;
+mod encrypting;
 mod ending;
 mod handover;
 mod holding;
@@ -44,6 +45,7 @@ use crate::audit::{Recorder, json};
 use crate::credentials::Credentials;
 use crate::identify::Identifier;
 use crate::metrics::Metrics;
+use crate::tls::Tls;
 
 /// What every session shares.
 struct Shared {
@@ -56,6 +58,8 @@ struct Shared {
     approvals: Approvals,
     sessions: sessions::Sessions,
     catalogs: catalog::Catalogs,
+    /// The legs' certificates.
+    tls: Tls,
     identifier: Identifier,
     /// What logins need.
     credentials: Arc<Credentials>,

@@ -24,5 +24,6 @@ mod protocol;
 mod quorum;
 mod reload;
 mod support;
+mod tls;
 mod upgrade;
 mod versions;

@@ -123,7 +123,9 @@ pub(super) fn mac_with_dashes(text: &[u8], start: usize) -> Option<Range<usize>>
     let lead = bytes::before(text, start);
     let alone = ends_word(text, range.end)
         && text.get(range.end) != Some(&b'-')
-        && !lead.strip_suffix(b"-").is_some_and(|lead| !begins_word(lead, lead.len()));
+        && !lead
+            .strip_suffix(b"-")
+            .is_some_and(|lead| !begins_word(lead, lead.len()));
     let run = text.get(range.clone())?;
     (alone && is_mac(run, b'-')).then_some(range)
 }

@@ -74,9 +74,9 @@ fn ends_in_country(text: &[u8]) -> bool {
     let [lead @ .., b'A'..=b'Z', b'A'..=b'Z'] = text else {
         return false;
     };
-    !lead.last().is_some_and(|byte| {
-        super::email::is_word(*byte) || matches!(byte, b'.' | b'-' | b'@')
-    })
+    !lead
+        .last()
+        .is_some_and(|byte| super::email::is_word(*byte) || matches!(byte, b'.' | b'-' | b'@'))
 }
 
 fn is_card(text: &[u8], groups: &[Range<usize>]) -> bool {
@@ -120,7 +120,7 @@ fn is_issued(digits: &[u8]) -> bool {
 
 /// Whether a run of digits is too short to be a card by itself and has no group behind it.
 pub(super) fn is_out_of_question(text: &[u8], digits: &Range<usize>) -> bool {
-    let more = matches!(text.get(digits.end), Some(b' ' | b'-'))
-        && bytes::is_digit(text, digits.end + 1);
+    let more =
+        matches!(text.get(digits.end), Some(b' ' | b'-')) && bytes::is_digit(text, digits.end + 1);
     digits.len() < DIGITS_MIN && !(more && (2..=6).contains(&digits.len()))
 }

@@ -35,12 +35,13 @@ pub(in crate::mask) fn mod97(value: &[u8]) -> bool {
         return false;
     }
     let (head, rest) = value.split_at(4);
-    let remainder = rest.iter().chain(head).fold(0_u32, |remainder, byte| {
-        match byte.to_ascii_uppercase() {
-            digit @ b'0'..=b'9' => (remainder * 10 + u32::from(digit - b'0')) % 97,
-            letter => (remainder * 100 + u32::from(letter.wrapping_sub(b'A')) + 10) % 97,
-        }
-    });
+    let remainder =
+        rest.iter()
+            .chain(head)
+            .fold(0_u32, |remainder, byte| match byte.to_ascii_uppercase() {
+                digit @ b'0'..=b'9' => (remainder * 10 + u32::from(digit - b'0')) % 97,
+                letter => (remainder * 100 + u32::from(letter.wrapping_sub(b'A')) + 10) % 97,
+            });
     remainder == 1
 }
 
@@ -98,10 +99,7 @@ pub(in crate::mask) fn verhoeff(digits: &[u8]) -> bool {
         .rev()
         .enumerate()
         .fold(0, |sum, (index, digit)| {
-            multiply(
-                sum,
-                (0..index % 8).fold(*digit, |digit, _| permuted(digit)),
-            )
+            multiply(sum, (0..index % 8).fold(*digit, |digit, _| permuted(digit)))
         });
     digits.len() >= 2 && sum == 0
 }

@@ -75,11 +75,13 @@ pub(super) fn last_word(text: &[u8]) -> Option<&[u8]> {
 }
 
 fn is_listed<W: AsRef<str>>(word: &[u8], list: &[W]) -> bool {
-    list.iter().map(|word| word.as_ref().as_bytes()).any(|listed| {
-        let stem = word.get(..listed.len());
-        stem.is_some_and(|stem| stem.eq_ignore_ascii_case(listed))
-            && (word.len() == listed.len() || listed.len() >= STEM_BYTES_MIN)
-    })
+    list.iter()
+        .map(|word| word.as_ref().as_bytes())
+        .any(|listed| {
+            let stem = word.get(..listed.len());
+            stem.is_some_and(|stem| stem.eq_ignore_ascii_case(listed))
+                && (word.len() == listed.len() || listed.len() >= STEM_BYTES_MIN)
+        })
 }
 
 fn is_letter(byte: u8) -> bool {

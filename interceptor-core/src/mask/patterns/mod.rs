@@ -18,11 +18,11 @@ mod key;
 mod passport;
 mod phone;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod token;
 mod url;
 mod us;
-#[cfg(test)]
-mod tests;
 mod wallet;
 
 pub(super) use scan::find;

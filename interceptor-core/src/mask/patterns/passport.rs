@@ -64,7 +64,10 @@ pub(super) fn machine_line(text: &[u8], start: usize) -> Option<Range<usize>> {
         let bytes = fields
             .iter()
             .flat_map(|field| line.get(field.clone()).unwrap_or_default());
-        let sum: u32 = bytes.zip(weights).map(|(byte, weight)| value(*byte) * weight).sum();
+        let sum: u32 = bytes
+            .zip(weights)
+            .map(|(byte, weight)| value(*byte) * weight)
+            .sum();
         line.get(check).is_some_and(|byte| value(*byte) == sum % 10)
     };
     let checked = shaped

@@ -161,8 +161,7 @@ fn plausible(text: &[u8], groups: &Groups, skipped: usize) -> Option<usize> {
     let mut digits = 0;
     for (index, group) in groups.iter().enumerate() {
         // `(0)` is dialled only at home.
-        let is_trunk = index > 0
-            && text.get(group.start - 1..group.end + 1) == Some(b"(0)");
+        let is_trunk = index > 0 && text.get(group.start - 1..group.end + 1) == Some(b"(0)");
         if !is_trunk {
             digits += group.len();
         }
@@ -195,7 +194,9 @@ fn ends_word_or_extension(text: &[u8], end: usize) -> bool {
 
 fn close_bracket(text: &[u8], start: usize, end: usize) -> usize {
     let opened = bytes::from(text, start).starts_with(b"+(");
-    let closed = text.get(start..end).is_some_and(|number| number.contains(&b')'));
+    let closed = text
+        .get(start..end)
+        .is_some_and(|number| number.contains(&b')'));
     end + usize::from(opened && !closed && text.get(end) == Some(&b')'))
 }
 
@@ -257,10 +258,7 @@ fn pairs(text: &[u8], groups: &[Range<usize>]) -> Option<usize> {
 /// `020 7946 0958`, `(030) 901820`, `030/901820`: a zero, an area, the rest.
 fn trunk(text: &[u8], bracket: bool, groups: &[Range<usize>]) -> Option<usize> {
     let first = groups.first()?;
-    let zero = matches!(
-        text.get(first.start..first.start + 2)?,
-        [b'0', b'1'..=b'9']
-    );
+    let zero = matches!(text.get(first.start..first.start + 2)?, [b'0', b'1'..=b'9']);
     let second = separator(text, groups, 0);
     let marked = bracket || second == Some(b'/');
     let area = if marked { 3..=6 } else { 3..=5 };
@@ -279,9 +277,8 @@ fn trunk(text: &[u8], bracket: bool, groups: &[Range<usize>]) -> Option<usize> {
         (10..=11).contains(&digits)
     };
     // `02134-1234 …`: a postal code, a date.
-    let dated = rest.iter().any(|group| group.len() == 4)
-        && rest.len() == 3
-        && second == Some(b'-');
+    let dated =
+        rest.iter().any(|group| group.len() == 4) && rest.len() == 3 && second == Some(b'-');
     (even && plausible && !dated && is_last(text, groups, groups.len() - 1))
         .then(|| groups.last().map(|group| group.end))?
 }
@@ -346,5 +343,9 @@ fn extension(text: &[u8], end: usize) -> usize {
         byte.is_ascii_digit()
     });
     let whole = last > digit && last - digit <= EXTENSION_DIGITS_MAX && ends_word(text, last);
-    if whole && is_digit(text, digit) { last } else { end }
+    if whole && is_digit(text, digit) {
+        last
+    } else {
+        end
+    }
 }

@@ -8,9 +8,7 @@ use core::ops::Range;
 
 use super::address::{self, Colon};
 use super::card::{self, Card};
-use super::{
-    Pattern, Patterns, bytes, email, iban, key, passport, phone, token, url, us, wallet,
-};
+use super::{Pattern, Patterns, bytes, email, iban, key, passport, phone, token, url, us, wallet};
 
 /// What an eight-byte word has in each of its bytes.
 const EACH: u64 = u64::MAX / 255;
@@ -71,7 +69,13 @@ pub(in crate::mask) fn find(
         run_from: 0,
         keys_sought: false,
     };
-    let all_or_none = |patterns| if wanted.has_any(patterns) { u64::MAX } else { 0 };
+    let all_or_none = |patterns| {
+        if wanted.has_any(patterns) {
+            u64::MAX
+        } else {
+            0
+        }
+    };
     let (digits, at, colon) = (
         all_or_none(BY_DIGIT),
         all_or_none(BY_AT),
@@ -84,9 +88,7 @@ pub(in crate::mask) fn find(
         let is_digit = below(word ^ (EACH * 0x30), 10);
         let starts = is_digit & !(is_digit << 8 | carried);
         carried = is_digit >> 56;
-        let mut marks = (starts & digits)
-            | (equal(word, b'@') & at)
-            | (equal(word, b':') & colon);
+        let mut marks = (starts & digits) | (equal(word, b'@') & at) | (equal(word, b':') & colon);
         while marks != 0 {
             scan.mark(base + (marks.trailing_zeros() / 8) as usize);
             marks &= marks - 1;
@@ -205,8 +207,7 @@ impl Scan<'_> {
         {
             self.report(Pattern::UrlCredentials, range);
         }
-        let addresses =
-            self.wanted.has(Pattern::IpAddress) || self.wanted.has(Pattern::MacAddress);
+        let addresses = self.wanted.has(Pattern::IpAddress) || self.wanted.has(Pattern::MacAddress);
         if addresses && position >= self.colon_from {
             let (what, end) = address::around_colon(self.text, position, self.colon_from);
             self.colon_from = end;

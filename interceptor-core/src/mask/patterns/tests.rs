@@ -17,7 +17,10 @@ fn everything() -> Patterns {
 fn found(text: &str) -> Vec<(Pattern, String)> {
     let mut all = Vec::new();
     find(text.as_bytes(), everything(), &mut |pattern, range| {
-        all.push((pattern, String::from_utf8_lossy(&text.as_bytes()[range]).into()));
+        all.push((
+            pattern,
+            String::from_utf8_lossy(&text.as_bytes()[range]).into(),
+        ));
     });
     all
 }
@@ -130,23 +133,32 @@ fn bank_accounts() {
 fn numbers_of_us_authorities() {
     finds(Pattern::UsSsn, &["078-05-1120", "219 09 9999"]);
     finds(Pattern::UsItin, &["912-70-1234", "900 88 0000"]);
-    finds_beside(Pattern::UsSsn, &[
-        ("SSN:078051120.", "078051120"),
-        ("{\"ssn\": \"078051120\"}", "078051120"),
-        ("his social security number is 078051120", "078051120"),
-        ("7 078-05-1120", "078-05-1120"),
-    ]);
+    finds_beside(
+        Pattern::UsSsn,
+        &[
+            ("SSN:078051120.", "078051120"),
+            ("{\"ssn\": \"078051120\"}", "078051120"),
+            ("his social security number is 078051120", "078051120"),
+            ("7 078-05-1120", "078-05-1120"),
+        ],
+    );
     finds_beside(Pattern::UsItin, &[("ITIN 912701234", "912701234")]);
-    finds_beside(Pattern::UsAba, &[
-        ("routing number 021000021", "021000021"),
-        ("ABA: 322271627", "322271627"),
-        ("{\"routingNumber\":\"011401533\"}", "011401533"),
-        ("wire to 021000021 (ABA)", "021000021"),
-    ]);
-    finds_beside(Pattern::UsNpi, &[
-        ("NPI 1234567893", "1234567893"),
-        ("the provider's number is 1245319599", "1245319599"),
-    ]);
+    finds_beside(
+        Pattern::UsAba,
+        &[
+            ("routing number 021000021", "021000021"),
+            ("ABA: 322271627", "322271627"),
+            ("{\"routingNumber\":\"011401533\"}", "011401533"),
+            ("wire to 021000021 (ABA)", "021000021"),
+        ],
+    );
+    finds_beside(
+        Pattern::UsNpi,
+        &[
+            ("NPI 1234567893", "1234567893"),
+            ("the provider's number is 1245319599", "1245319599"),
+        ],
+    );
     leaves(&[
         "078051120",
         "000-12-3456",
@@ -306,25 +318,43 @@ fn secrets() {
             "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
         )],
     );
-    finds(Pattern::GcpKey, &["AIzaSyA1bC2dE3fG4hI5jK6lM7nO8pQ9rS0tU1v"]);
+    finds(
+        Pattern::GcpKey,
+        &["AIzaSyA1bC2dE3fG4hI5jK6lM7nO8pQ9rS0tU1v"],
+    );
     finds(
         Pattern::SlackToken,
         &[
-            concat!("xoxb-", "123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx"),
-            concat!("hooks.slack.com/services/", "T00000000/B11111111/XyZ123abcDEF456ghiJKL789"),
+            concat!(
+                "xoxb-",
+                "123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx"
+            ),
+            concat!(
+                "hooks.slack.com/services/",
+                "T00000000/B11111111/XyZ123abcDEF456ghiJKL789"
+            ),
         ],
     );
     finds(
         Pattern::GithubToken,
         &[concat!("ghp_", "0123456789abcdefghijABCDEFGHIJ012345")],
     );
-    finds(Pattern::GitlabToken, &[concat!("glpat-", "x1Y2z3A4b5C6d7E8f9G0")]);
-    finds(Pattern::StripeKey, &[concat!("sk_live_", "4eC39HqLyjWDarjtT1zdp7dc")]);
+    finds(
+        Pattern::GitlabToken,
+        &[concat!("glpat-", "x1Y2z3A4b5C6d7E8f9G0")],
+    );
+    finds(
+        Pattern::StripeKey,
+        &[concat!("sk_live_", "4eC39HqLyjWDarjtT1zdp7dc")],
+    );
     finds(
         Pattern::ApiToken,
         &[
             concat!("npm_", "0123456789abcdefghijABCDEFGHIJ012345"),
-            concat!("SG.", "ngeVfQFYQlKU0ufo8x5d1A.TwL2iGABf9DHoTf-09kqeF8tAmbihYzrnopKc-1s5cr"),
+            concat!(
+                "SG.",
+                "ngeVfQFYQlKU0ufo8x5d1A.TwL2iGABf9DHoTf-09kqeF8tAmbihYzrnopKc-1s5cr"
+            ),
         ],
     );
     finds(
@@ -356,7 +386,9 @@ fn keys() {
     finds_beside(Pattern::PrivateKey, &[(cut, &cut[5..])]);
     finds(
         Pattern::PrivateKey,
-        &["PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\nPrivate-Lines: 1\nAAAAIA==\nPrivate-MAC: 0a1b2c"],
+        &[
+            "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\nPrivate-Lines: 1\nAAAAIA==\nPrivate-MAC: 0a1b2c",
+        ],
     );
     leaves(&[
         "-----BEGIN CERTIFICATE-----\nMIIDdzCCAl+gAwIBAgIEAgAAuTANBgkqhkiG9w0BAQUF\n-----END CERTIFICATE-----",
@@ -462,11 +494,52 @@ proptest! {
 #[test]
 fn hostile_texts_take_linear_time() {
     let pieces = [
-        "1", "1 ", "1.", "1-", "12 34 ", "a:", "1:", "::", "@", "a@", "a.", "://", "a://b:", "a://b:c@",
-        "xoxb-", "ya29.", "github_pat_", "eyJ", "eyJ.", "eyJ-", "AKIA", "bc1q", "1A", "0x", "+1", "+49 ",
-        "(030", "DE89", "phone ", "ssn 078051120 ", "passport 1A", "-----BEGIN ",
-        "-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----=====-----END ----------", "PuTTY-User-Key-File-",
-        "P<", "00-", "0000.", "ffff:", "\\n", "k=", "aws ", "Ab1", "a", "-", "ü",
+        "1",
+        "1 ",
+        "1.",
+        "1-",
+        "12 34 ",
+        "a:",
+        "1:",
+        "::",
+        "@",
+        "a@",
+        "a.",
+        "://",
+        "a://b:",
+        "a://b:c@",
+        "xoxb-",
+        "ya29.",
+        "github_pat_",
+        "eyJ",
+        "eyJ.",
+        "eyJ-",
+        "AKIA",
+        "bc1q",
+        "1A",
+        "0x",
+        "+1",
+        "+49 ",
+        "(030",
+        "DE89",
+        "phone ",
+        "ssn 078051120 ",
+        "passport 1A",
+        "-----BEGIN ",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----=====-----END ----------",
+        "PuTTY-User-Key-File-",
+        "P<",
+        "00-",
+        "0000.",
+        "ffff:",
+        "\\n",
+        "k=",
+        "aws ",
+        "Ab1",
+        "a",
+        "-",
+        "ü",
     ];
     for piece in pieces {
         let took = |bytes: usize| {

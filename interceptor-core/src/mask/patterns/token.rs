@@ -228,7 +228,11 @@ pub(super) fn jwt(text: &[u8], start: usize) -> Option<Range<usize>> {
         }
         end = next;
     }
-    let parts = text.get(header_end..end)?.iter().filter(|byte| **byte == b'.').count();
+    let parts = text
+        .get(header_end..end)?
+        .iter()
+        .filter(|byte| **byte == b'.')
+        .count();
     (parts >= 2).then_some(start..end)
 }
 

@@ -42,9 +42,9 @@ pub(super) fn in_groups(text: &[u8], start: usize) -> Option<(Pattern, Range<usi
 /// What nine digits can be.
 fn nine_digits(area: &[u8], group: &[u8], serial: &[u8]) -> Option<Pattern> {
     let number = |digits: &[u8]| {
-        digits
-            .iter()
-            .fold(0_u32, |number, digit| number * 10 + u32::from(*digit - b'0'))
+        digits.iter().fold(0_u32, |number, digit| {
+            number * 10 + u32::from(*digit - b'0')
+        })
     };
     let group = number(group);
     match number(area) {
@@ -96,8 +96,8 @@ pub(super) fn in_context(
 /// A decimal point, a dash or another digit group is next to it.
 fn is_part_of_number(text: &[u8], run: &Range<usize>) -> bool {
     let lead = before(text, run.start);
-    let follows = matches!(lead, [.., b'0'..=b'9', b'.' | b',' | b'-' | b'/'])
-        || lead.ends_with(b"+");
+    let follows =
+        matches!(lead, [.., b'0'..=b'9', b'.' | b',' | b'-' | b'/']) || lead.ends_with(b"+");
     let precedes = matches!(
         text.get(run.end..run.end + 2),
         Some([b'.' | b',' | b'-' | b'/', b'0'..=b'9'])

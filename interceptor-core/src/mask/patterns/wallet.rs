@@ -50,7 +50,9 @@ fn is_base58(word: &[u8]) -> bool {
     BASE58_CHARS.contains(&word.len())
         && check::base58check(word).is_some_and(|payload| {
             payload.len() == PAYLOAD_BYTES
-                && payload.first().is_some_and(|version| VERSIONS.contains(version))
+                && payload
+                    .first()
+                    .is_some_and(|version| VERSIONS.contains(version))
         })
 }
 
@@ -75,8 +77,7 @@ fn is_ethereum(word: &[u8]) -> bool {
     let lower: alloc::vec::Vec<u8> = digits.iter().map(u8::to_ascii_lowercase).collect();
     let hash = Keccak256::digest(&lower);
     let nibbles = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .iter()
-        .zip(nibbles)
-        .all(|(digit, nibble)| !digit.is_ascii_alphabetic() || digit.is_ascii_uppercase() == (nibble >= 8))
+    digits.iter().zip(nibbles).all(|(digit, nibble)| {
+        !digit.is_ascii_alphabetic() || digit.is_ascii_uppercase() == (nibble >= 8)
+    })
 }

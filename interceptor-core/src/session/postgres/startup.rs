@@ -81,6 +81,9 @@ impl Session {
         self.subject.database = startup.database;
         self.settings.application = startup.application;
         self.look();
+        if !self.check_encryption() {
+            return;
+        }
         if startup.replication {
             self.record_identity("0A000");
             let error = ErrorText::new(
@@ -136,6 +139,8 @@ impl Session {
             login: login.login.into(),
             method: login.method.into(),
             server_user: login.server_user,
+            client_tls: self.legs.client_version(),
+            target_tls: self.legs.server_version(),
         }));
     }
 
@@ -152,7 +157,7 @@ impl Session {
                 let code = super::replies::code(&body);
                 if !self.settings.authenticated {
                     self.record_identity(&code);
-                    if self.blames_gateway(&body, &code) {
+                    if self.blames_gateway(&body, &code) || self.hint_at_certificate(&code, &body) {
                         return;
                     }
                 }
