@@ -12,3 +12,4 @@ pub mod metrics;
 pub mod policy_files;
 pub mod resolve;
 pub mod telemetry;
+pub mod tls;

@@ -144,6 +144,12 @@ impl Fingerprint {
             Err(error) => Self(Sha256::digest(error.to_string()).into()),
         }
     }
+
+    /// The same with something else that was read.
+    #[must_use]
+    pub fn with(self, other: &[u8; 32]) -> Self {
+        Self(Sha256::digest([self.0, *other].concat()).into())
+    }
 }
 
 /// Reads and checks every policy file of a directory: see [`PolicyTexts::check`].

@@ -202,6 +202,12 @@ pub struct Identity {
     /// The target's user that the gateway logged in as, where it is another one.
     #[prost(string, tag = "8")]
     pub server_user: String,
+    /// The version of TLS between client and gateway; empty where that leg is plain.
+    #[prost(string, tag = "9")]
+    pub client_tls: String,
+    /// The same between gateway and target.
+    #[prost(string, tag = "10")]
+    pub target_tls: String,
 }
 
 /// A command and the decision on it.

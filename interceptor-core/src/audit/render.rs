@@ -169,6 +169,12 @@ fn write_identity(out: &mut String, identity: &Identity) -> fmt::Result {
     if !identity.server_user.is_empty() {
         write!(out, " logged in as {}", Escaped(&identity.server_user))?;
     }
+    if !identity.client_tls.is_empty() {
+        write!(out, ", {} from the client", Escaped(&identity.client_tls))?;
+    }
+    if !identity.target_tls.is_empty() {
+        write!(out, ", {} to the target", Escaped(&identity.target_tls))?;
+    }
     if !identity.authenticated {
         return write!(out, " refused: {}", Escaped(&identity.error_code));
     }
@@ -335,6 +341,8 @@ mod tests {
                 login: nasty(),
                 method: nasty(),
                 server_user: nasty(),
+                client_tls: nasty(),
+                target_tls: nasty(),
             }),
             Kind::Approval(Approval {
                 resolution: nasty(),

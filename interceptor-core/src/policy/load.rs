@@ -357,6 +357,7 @@ fn compile_targets(
             incomplete,
             catalog: target.catalog.clone(),
             login: target.login.login.clone(),
+            tls: target.tls.clone(),
             masks: Arc::clone(masks.always()),
             masks_by_rule: masks,
             needs_estimates: estimates::are_needed(files, &head.name),

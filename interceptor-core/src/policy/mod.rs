@@ -49,6 +49,7 @@ mod target_document;
 mod test_document;
 mod test_verdict;
 mod times;
+mod tls_document;
 mod view;
 pub mod vocabulary;
 mod yaml;
@@ -88,6 +89,7 @@ pub use test_document::{
     Expected, Given, TEST_AT_UNIX_NS, TEST_CLIENT, TEST_DATABASE, TEST_USER, Test, TestCommand,
 };
 pub use test_verdict::{Difference, Verdict};
+pub use tls_document::{Authority, CertificateFiles, ClientTls, TargetTls, UpstreamTls};
 pub use view::{Input, View};
 
 /// The largest policy file, in bytes.
@@ -218,6 +220,8 @@ pub struct Target {
     pub catalog: Option<CatalogAccess>,
     /// How its clients log in.
     pub login: Login,
+    /// How its connections are encrypted.
+    pub tls: TargetTls,
     /// The masks that are always in force on its replies.
     pub masks: Arc<Masks>,
     /// Those with what rules name besides.

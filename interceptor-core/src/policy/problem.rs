@@ -260,6 +260,29 @@ pub enum Problem {
         /// What it should name.
         what: &'static str,
     },
+    /// Encryption where nothing is understood.
+    #[error(
+        "a target with `protocol: tcp` has no use for `tls`, for its bytes pass as they are; remove it"
+    )]
+    PassThroughTls,
+    /// A certificate without its key, or the other way round.
+    #[error("`{given}` needs `{missing}` beside it")]
+    TlsHalfPair {
+        /// The key that is there.
+        given: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
+    /// Nobody is named whose certificates are believed.
+    #[error(
+        "a server's certificate can only be verified with `ca`: add the file of its authority's certificate, or `ca: system`"
+    )]
+    TlsWithoutAuthority,
+    /// An authority that nobody asks.
+    #[error(
+        "`ca` is only asked with `upstream: verify-ca` or `upstream: verify-full`; choose one of them, or remove it"
+    )]
+    TlsAuthorityUnused,
     /// A mask where nothing can be masked.
     #[error(
         "the mask `{mask}` is on the target `{target}`, whose protocol is `tcp`: nothing can be masked there; name the mask's `targets`"

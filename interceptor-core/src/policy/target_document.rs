@@ -15,7 +15,7 @@ use super::login_document::{self, LoginDocument};
 use super::problem::Problem;
 use super::read::{Fields, Reader};
 use super::yaml::Node;
-use super::{CatalogAccess, Endpoint, NamedEndpoint, Protocol};
+use super::{CatalogAccess, Endpoint, NamedEndpoint, Protocol, TargetTls, tls_document};
 
 /// A target as its document says, before others are looked at.
 pub(super) struct TargetDocument {
@@ -29,6 +29,7 @@ pub(super) struct TargetDocument {
     pub(super) incomplete: ActionDocument,
     pub(super) catalog: Option<CatalogAccess>,
     pub(super) login: LoginDocument,
+    pub(super) tls: TargetTls,
 }
 
 const PROTOCOLS: &[(&str, Protocol)] = &[
@@ -36,7 +37,7 @@ const PROTOCOLS: &[(&str, Protocol)] = &[
     (Protocol::Tcp.name(), Protocol::Tcp),
 ];
 
-pub(super) const TARGET_KEYS: [&str; 7] = [
+pub(super) const TARGET_KEYS: [&str; 8] = [
     "protocol",
     "endpoints",
     "preserveClientAddress",
@@ -44,6 +45,7 @@ pub(super) const TARGET_KEYS: [&str; 7] = [
     "incomplete",
     "catalog",
     "login",
+    "tls",
 ];
 pub(super) const CATALOG_KEYS: [&str; 2] = ["user", "passwordFile"];
 
@@ -86,6 +88,10 @@ pub(super) fn read(
         Some(node) => login_document::read(reader, node),
         None => Some(LoginDocument::default()),
     };
+    let tls = match fields.optional("tls") {
+        Some(node) => tls_document::read(reader, node),
+        None => Some(TargetTls::default()),
+    };
     let (default, incomplete) = (default?, incomplete?);
     if protocol == Some(Protocol::Tcp) {
         check_pass_through(reader, name, &fields, [&default, &incomplete]);
@@ -119,6 +125,7 @@ pub(super) fn read(
         incomplete,
         catalog: catalog?,
         login: login?,
+        tls: tls?,
     })
 }
 
@@ -140,6 +147,9 @@ fn check_pass_through<const N: usize>(
     }
     if let Some(node) = fields.optional("login") {
         reader.report(node.span, Problem::PassThroughLogin);
+    }
+    if let Some(node) = fields.optional("tls") {
+        reader.report(node.span, Problem::PassThroughTls);
     }
 }
 

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::{
     Protocol, action_document, approver_document, detector_document, files, grant_document,
     identity_document, login_document, mask_document, match_document, obligation_document,
-    rule_document, target_document, test_document,
+    rule_document, target_document, test_document, tls_document,
 };
 use crate::command::KINDS;
 use crate::mask::{Check, Method, Pattern};
@@ -21,6 +21,16 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
 /// Protocols of targets.
 pub fn protocols() -> impl Iterator<Item = &'static str> {
     [Protocol::Postgres.name(), Protocol::Tcp.name()].into_iter()
+}
+
+/// Words for a client's encryption.
+pub fn client_tls() -> impl Iterator<Item = &'static str> {
+    tls_document::CLIENT_MODES.iter().map(|(name, _)| *name)
+}
+
+/// Words for encryption towards a server.
+pub fn upstream_tls() -> impl Iterator<Item = &'static str> {
+    tls_document::UPSTREAM_MODES.iter().map(|(name, _)| *name)
 }
 
 /// Kinds of statements.
@@ -67,6 +77,7 @@ pub fn mappings() -> Vec<(&'static str, &'static [&'static str])> {
             "an entry of `credentials`",
             &login_document::CREDENTIAL_KEYS,
         ),
+        ("`tls`", &tls_document::TLS_KEYS),
         // What a target does takes the verbs as keys, and nothing else.
         ("an action", &TARGET_VERB_NAMES),
         ("a Rule's spec", &rule_document::RULE_KEYS),

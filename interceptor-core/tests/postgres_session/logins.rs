@@ -38,6 +38,7 @@ fn tls(end_point: u8) -> Tls {
     Tls {
         version: "TLSv1.3",
         end_point: vec![end_point; 32],
+        ..Tls::default()
     }
 }
 

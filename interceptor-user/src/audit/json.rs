@@ -74,6 +74,8 @@ fn kind(kind: &Kind) -> Value {
             "login": identity.login,
             "method": identity.method,
             "server_user": identity.server_user,
+            "client_tls": identity.client_tls,
+            "target_tls": identity.target_tls,
         }),
         Kind::Command(command) => json!({
             "command": command.number,

@@ -85,6 +85,9 @@ with 1.")]
     /// Work on policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Make and show the certificate authority by which the gateway certifies targets to clients
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  interceptor completions bash > /etc/bash_completion.d/interceptor"
@@ -102,6 +105,52 @@ with 1.")]
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         output: Option<PathBuf>,
     },
+}
+
+/// `interceptor ca …`
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  interceptor ca init
+  interceptor ca export > interceptor-ca.pem     for the clients to trust
+  interceptor ca show --json
+
+A gateway that runs takes a new authority within --policy-watch, or on SIGHUP.")]
+pub enum CaCommand {
+    /// Make an authority, unless there is one
+    Init {
+        /// Its name in certificates [default: interceptor CA, and this host's name]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Days until clients have to trust another
+        #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+        /// Where it is and how to print.
+        #[command(flatten)]
+        place: CaPlace,
+    },
+    /// Print its certificate in PEM form, for clients to trust; how they do that goes to the error output
+    Export {
+        /// Where it is and how to print.
+        #[command(flatten)]
+        place: CaPlace,
+    },
+    /// Show what it is called, when it ends, and the fingerprint of its certificate
+    Show {
+        /// Where it is and how to print.
+        #[command(flatten)]
+        place: CaPlace,
+    },
+}
+
+/// Where the authority is.
+#[derive(Debug, Args)]
+pub struct CaPlace {
+    /// Directory of the authority
+    #[arg(long, value_name = "DIR", default_value = CA, value_hint = ValueHint::DirPath)]
+    pub ca: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `interceptor run`
@@ -136,6 +185,9 @@ pub struct RunArgs {
         hide_possible_values = true
     )]
     pub audit_durability: crate::audit::Durability,
+    /// Directory of the gateway's own certificate authority, if it has one (`interceptor ca init`)
+    #[arg(long, value_name = "DIR", default_value = CA, value_hint = ValueHint::DirPath)]
+    pub ca: PathBuf,
     /// Directory for admin.sock, which exists while the gateway carries connections
     #[arg(long, value_name = "DIR", default_value = RUN_DIR, value_hint = ValueHint::DirPath)]
     pub run_dir: PathBuf,
@@ -435,4 +487,5 @@ pub struct LogArgs {
 
 const BPFFS: &str = "/sys/fs/bpf/interceptor";
 const STATE: &str = "/var/lib/interceptor";
+const CA: &str = "/var/lib/interceptor/ca";
 const RUN_DIR: &str = "/run/interceptor";

@@ -6,6 +6,7 @@
 mod approvals;
 pub mod arguments;
 mod audit;
+mod ca;
 mod doctor;
 mod metrics;
 mod output;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use crate::admin::ClientError;
 use crate::audit::StoreError;
 use crate::policy_files::PolicyFilesError;
+use crate::tls::AuthorityError;
 use arguments::{
     ApprovalsCommand, Arguments, AuditCommand, Command, DetachArgs, RunArgs, SessionsCommand,
 };
@@ -47,6 +49,8 @@ enum CliError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     #[error(transparent)]
     Part(#[from] anyhow::Error),
     #[error("{0}; keep a copy of the log for examination, and ask who could write to it")]
@@ -178,6 +182,7 @@ fn dispatch(command: Command, parts: &Parts, out: &mut impl Write) -> Result<(),
             } => audit::export(output.as_deref(), format, &source, out),
         },
         Command::Policy(command) => policy::run(command, out),
+        Command::Ca(command) => ca::run(command, out),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "interceptor", out);
             Ok(())

@@ -16,7 +16,8 @@ use interceptor_core::session::postgres::catalog::{
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
 
-use super::upstream;
+use super::stream::Polled;
+use super::upstream::{OpenError, Route};
 
 /// A catalogue older than this is read anew by the next session. Changes through the gateway are
 /// seen at once; this is for those that go past it.
@@ -37,7 +38,7 @@ pub(super) enum CatalogError {
         source: std::io::Error,
     },
     #[error("the target cannot be reached: {0}")]
-    Unreachable(std::io::Error),
+    Unreachable(OpenError),
     #[error("the target says: {0}")]
     Target(String),
     #[error("reading it took longer than {} s", READ_WAIT_MAX.as_secs())]
@@ -101,7 +102,7 @@ impl Entry {
     pub(super) async fn read(
         &self,
         access: Option<&CatalogAccess>,
-        target: SocketAddr,
+        target: &Route,
         database: &str,
         asked: Option<Instant>,
     ) -> Result<(Arc<Catalog>, u64), CatalogError> {
@@ -129,7 +130,7 @@ impl Entry {
 
 async fn read(
     access: &CatalogAccess,
-    target: SocketAddr,
+    target: &Route,
     database: &str,
 ) -> Result<Catalog, CatalogError> {
     let mut config = tokio_postgres::Config::new();
@@ -140,10 +141,10 @@ async fn read(
     if let Some(path) = &access.password_file {
         config.password(password(path)?);
     }
-    let stream = upstream::connect(target, None)
-        .await
-        .map_err(CatalogError::Unreachable)?;
-    let (client, connection) = config.connect_raw(stream, NoTls).await?;
+    let opened = target.open(None).await;
+    let (stream, _) = opened.map_err(CatalogError::Unreachable)?;
+    // What encrypts, if anything does, is the stream.
+    let (client, connection) = config.connect_raw(Polled::new(stream), NoTls).await?;
     // The connection ends when the client is dropped.
     let connection = tokio::spawn(connection);
     let catalog = query(&client, &access.user).await;

@@ -111,6 +111,12 @@ impl Directory {
         self.policy.targets.get(self.find(address)? as usize)
     }
 
+    /// Whether an address is one of a name's.
+    pub(super) fn has_address(&self, name: &str, address: IpAddr) -> bool {
+        let row = self.names.iter().find(|row| row.name == name);
+        row.is_some_and(|row| row.addresses.iter().any(|row| row.address == address))
+    }
+
     fn find(&self, address: SocketAddr) -> Option<u32> {
         let ip = address.ip().to_canonical();
         let lengths = match ip {

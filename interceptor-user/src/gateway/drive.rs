@@ -24,10 +24,12 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::catalog::{CatalogError, Entry};
+use super::encrypting::{self, Encrypting};
 use super::sessions::{Control, Controls, Membership};
 use super::stream::Stream;
+use super::upstream::{self, OpenError, Route};
 use super::wait::{Deadline, Seldom, poll_some};
-use super::{Shared, event, holding, log_in, upstream};
+use super::{Shared, event, holding, log_in};
 use crate::approval::{Held, Request};
 use crate::audit::{AuditError, Pending, json};
 use crate::metrics::Decided;
@@ -60,7 +62,8 @@ const LINGER_BYTES_MAX: u64 = 1 << 20;
 type Reading = Pin<Box<dyn Future<Output = Result<(Arc<Catalog>, u64), CatalogError>> + Send>>;
 type Interrupting = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Staging = Pin<Box<dyn Future<Output = (watch::Receiver<Stage>, Stage)> + Send>>;
-type Connecting = Pin<Box<dyn Future<Output = io::Result<(Stream, Option<Tls>)>> + Send>>;
+type Opened = Result<(Stream, Option<Tls>), OpenError>;
+type Connecting = Pin<Box<dyn Future<Output = Opened> + Send>>;
 
 /// A session with everything around it.
 struct Driver {
@@ -72,6 +75,8 @@ struct Driver {
     id: Uuid,
     membership: Membership,
     client: Stream,
+    /// The client's handshake, while it lasts.
+    encrypting: Option<Encrypting>,
     server: Option<Stream>,
     connecting: Option<Connecting>,
     asking: Option<log_in::Asking>,
@@ -108,7 +113,7 @@ impl Future for Opening {
 
 /// What ended the wait. Sockets need no word: the next turn tries them all.
 enum Woken {
-    Connected(io::Result<(Stream, Option<Tls>)>),
+    Connected(Opened),
     Login(log_in::Found),
     Catalog(Result<(Arc<Catalog>, u64), CatalogError>),
     HoldRecorded(Result<u64, AuditError>),
@@ -166,13 +171,16 @@ async fn drive(
     let policy = shared.policy.clone();
     let current = Arc::clone(&policy.borrow());
     let rates = Arc::clone(&shared.rates);
-    let session = Session::new(
+    let mut session = Session::new(
         arrival.subject,
         current,
         arrival.target,
         rates,
         shared.now(),
     );
+    if shared.tls.has_certificate(&session.target().name) {
+        session.offer_tls();
+    }
     let reached = *stage.borrow_and_update();
     let mut driver = Driver {
         session,
@@ -183,6 +191,7 @@ async fn drive(
         id: arrival.id,
         membership,
         client: Stream::plain(arrival.client),
+        encrypting: None,
         server: None,
         connecting: None,
         asking: None,
@@ -254,8 +263,11 @@ impl Driver {
         if !self.session.wants_client() {
             return false;
         }
-        match self.client.poll_read(context, self.session.client_in()) {
-            Poll::Pending => return false,
+        let read = self.client.poll_read(context, self.session.client_in());
+        let (session, client) = (&mut self.session, &mut self.client);
+        let is_agreed = encrypting::advance(&mut self.encrypting, session, client);
+        match read {
+            Poll::Pending => return is_agreed,
             Poll::Ready(Ok(0)) => self.session.handle_client_closed(),
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(error)) => self.client_broke(&error),
@@ -275,9 +287,11 @@ impl Driver {
                 self.session.handle_server_closed();
             }
             Poll::Ready(Ok(_)) => {}
-            Poll::Ready(Err(error)) => self
-                .session
-                .handle_broken(&format!("the target's connection broke: {}", error.kind())),
+            Poll::Ready(Err(error)) => {
+                // It may have said why, in its own protocol or in that of TLS.
+                holding::advance(&mut self.session, &mut self.held, self.shared.now());
+                encrypting::server_broke(&mut self.session, &error);
+            }
         }
         true
     }
@@ -306,8 +320,7 @@ impl Driver {
     }
 
     fn client_broke(&mut self, error: &io::Error) {
-        self.session
-            .handle_broken(&format!("the client's connection broke: {}", error.kind()));
+        self.session.handle_broken(&encrypting::broken(error));
     }
 
     /// Tells the machine which events are durable. True if any is.
@@ -340,11 +353,11 @@ impl Driver {
             }
             match action {
                 Action::Connect => {
-                    self.connecting =
-                        Some(Box::pin(upstream::open(self.destination, self.as_client)))
+                    let (route, as_client) = (self.route(), self.as_client);
+                    let opening = async move { route.open(as_client).await };
+                    self.connecting = Some(Box::pin(opening));
                 }
-                // The machine asks for it only if it was told that the gateway can.
-                Action::EncryptClient => self.session.handle_broken("no TLS"),
+                Action::EncryptClient => self.encrypt_client(),
                 Action::Login(question) => {
                     self.asking = Some(log_in::ask(
                         &self.shared.credentials,
@@ -361,13 +374,24 @@ impl Driver {
                 Action::Hold(request) => self.hold(request),
                 Action::Withdraw => (self.opening, self.held) = (None, None),
                 Action::Interrupt(key) => {
-                    self.interrupting = Some(Box::pin(upstream::interrupt(self.destination, key)));
+                    self.interrupting = Some(Box::pin(upstream::interrupt(self.route(), key)));
                 }
                 Action::ForwardCancel(key) => {
-                    upstream::forward_cancel(self.destination, key, self.killed)
+                    upstream::forward_cancel(self.route(), key, self.killed)
                 }
             }
         }
+    }
+
+    fn encrypt_client(&mut self) {
+        let tls = self.shared.tls.clone();
+        let (session, client) = (&mut self.session, &mut self.client);
+        self.encrypting = encrypting::begin(session, client, &tls, self.destination);
+    }
+
+    /// The way to the target, as the policy in force has it.
+    fn route(&self) -> Route {
+        Route::new(&self.shared, self.session.target(), self.destination)
     }
 
     fn record(&mut self, kind: Kind, ticket: Option<Ticket>) {
@@ -403,13 +427,13 @@ impl Driver {
     }
 
     fn read_catalog(&mut self, anew: bool) {
-        let (entry, destination) = (self.catalog_entry(), self.destination);
+        let (entry, route) = (self.catalog_entry(), self.route());
         let database = self.session.subject().database.clone();
         let target = Arc::clone(self.session.target());
         let asked = anew.then(Instant::now);
         self.reading = Some(Box::pin(async move {
             entry
-                .read(target.catalog.as_ref(), destination, &database, asked)
+                .read(target.catalog.as_ref(), &route, &database, asked)
                 .await
         }));
     }
@@ -524,7 +548,7 @@ impl Driver {
                         self.server = Some(stream);
                         self.session.handle_connected(tls);
                     }
-                    Err(error) => self.session.handle_unreachable(upstream::reason(&error)),
+                    Err(error) => self.session.handle_unreachable(error.reason()),
                 }
             }
             Woken::Login(found) => {
@@ -591,7 +615,7 @@ impl Driver {
         if let Some(mut server) = self.server.take() {
             let farewell = self.session.to_server().to_vec();
             // Who does not take it at once learns from the closed connection.
-            let _ = server.try_write(&farewell);
+            let _ = server.try_part(&farewell);
         }
         let last_words = self.session.to_client().to_vec();
         if self.killed {

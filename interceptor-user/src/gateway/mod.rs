@@ -11,6 +11,7 @@ mod cancels;
 mod catalog;
 mod directory;
 mod drive;
+mod encrypting;
 mod ending;
 mod handover;
 mod holding;
@@ -46,6 +47,7 @@ use crate::audit::{Recorder, json};
 use crate::credentials::Credentials;
 use crate::identify::Identifier;
 use crate::metrics::Metrics;
+use crate::tls::Tls;
 
 /// What every session shares.
 struct Shared {
@@ -58,6 +60,8 @@ struct Shared {
     approvals: Approvals,
     sessions: sessions::Sessions,
     catalogs: catalog::Catalogs,
+    /// The legs' certificates.
+    tls: Tls,
     identifier: Identifier,
     /// What logins need.
     credentials: Arc<Credentials>,

@@ -15,6 +15,7 @@ use super::targets::Sources;
 use crate::admin::ReloadRequest;
 use crate::audit::{AuditError, Recorder, json as form};
 use crate::policy_files::{self, Fingerprint};
+use crate::tls::Material;
 
 /// Bytes of the errors that the record keeps.
 const RECORDED_BYTES_MAX: usize = 64 * 1024;
@@ -60,14 +61,30 @@ impl<T> Attempt<T> {
     }
 }
 
+/// What files gave that are right.
+pub(super) struct Right {
+    pub(super) policy: Arc<Snapshot>,
+    /// The certificates that the policy names.
+    pub(super) tls: Arc<Material>,
+}
+
 /// Reads and checks the files. It blocks. Where they are those of `seen`, it stops there.
-pub(super) fn attempt(sources: &Sources, seen: Option<Fingerprint>) -> Attempt<Arc<Snapshot>> {
+pub(super) fn attempt(sources: &Sources, seen: Option<Fingerprint>) -> Attempt<Right> {
     let read = policy_files::read(&sources.directory);
-    let fingerprint = Fingerprint::of(&read);
+    let texts = Fingerprint::of(&read);
+    // Certificates are renewed without a change of the policy.
+    let with_tls = || texts.with(sources.tls.digest().bytes());
+    let mut fingerprint = with_tls();
     let result = (seen != Some(fingerprint)).then(|| {
         let mut policy = read.and_then(|texts| texts.check(&sources.hash_key))?;
         policy.observer = Some(Arc::clone(&sources.observer));
-        Ok(Arc::new(policy))
+        let tls = sources.tls.read(&policy);
+        // Of the files that this policy names.
+        fingerprint = with_tls();
+        Ok(Right {
+            policy: Arc::new(policy),
+            tls: Arc::new(tls?),
+        })
     });
     Attempt {
         result,

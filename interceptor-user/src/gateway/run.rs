@@ -34,6 +34,7 @@ use crate::credentials::Credentials;
 use crate::identify::Identifier;
 use crate::kernel::{Attached, KernelError, Plane, PlaneConfig};
 use crate::metrics::{Metrics, serve};
+use crate::tls::Tls;
 use crate::{kernel, telemetry};
 
 /// How long the last events may take to reach the disk after the sessions have ended.
@@ -71,6 +72,7 @@ fn run_after(
         observer: metrics.observer(),
         dns_servers: arguments.dns_servers.clone(),
         memory: arguments.state.join("names.json"),
+        tls: Tls::new(&arguments.ca),
     };
     let prepared = targets::prepare(&sources, arguments.dns_grace)?;
     let config = PlaneConfig {
@@ -185,6 +187,7 @@ async fn serve(
     let mut snapshots = SnapshotRecord::new(recorder.clone());
     let started = started(predecessor.as_ref()) + durability_note(&recorder);
     record_start(&recorder, &mut snapshots, &prepared.policy, started).await?;
+    let tls = sources.tls.clone();
     let mut targets = Targets::new(
         sources,
         prepared,
@@ -195,6 +198,7 @@ async fn serve(
     let credentials = Credentials::new(&own.key, arguments.cgroup.as_deref())
         .context("nothing to log in with can be fetched")?;
     let shared = Arc::new(Shared {
+        tls,
         policy: targets.policy(),
         directories: targets.directories(),
         in_use: targets.in_use(),

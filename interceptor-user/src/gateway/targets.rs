@@ -20,13 +20,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::directory::{Directories, Directory};
 use super::event;
 use super::in_use::InUse;
-use super::reload::{Attempt, Cause, PolicyState, Reloads, SnapshotRecord, attempt};
+use super::reload::{Attempt, Cause, PolicyState, Reloads, Right, SnapshotRecord, attempt};
 use crate::audit::Recorder;
 use crate::kernel::{KernelError, Plane, TargetRoute};
 use crate::policy_files::Fingerprint;
 use crate::resolve::{
     ADDRESSES_MAX, Answer, LOOKUPS_MAX, LookupError, Memory, Names, Resolver, resolve_all,
 };
+use crate::tls::{Material, Tls};
 
 /// How often it looks whether an address that is only kept may go.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,6 +46,8 @@ pub(super) struct Sources {
     pub(super) dns_servers: Vec<SocketAddr>,
     /// The file with what names had.
     pub(super) memory: PathBuf,
+    /// Where certificates come from, and are in force.
+    pub(super) tls: Tls,
 }
 
 /// A policy with the addresses of its names: all that interception needs.
@@ -74,6 +77,7 @@ impl Prepared {
 /// What another policy needs before it can be in force.
 struct Loaded {
     policy: Arc<Snapshot>,
+    tls: Arc<Material>,
     resolver: Option<Arc<Resolver>>,
     answers: Vec<(String, Result<Answer, LookupError>)>,
 }
@@ -88,8 +92,9 @@ pub(super) fn prepare(sources: &Sources, grace: Duration) -> anyhow::Result<Prep
         .enable_all()
         .build()?;
     let read = attempt(sources, None);
-    let policy = read.result.context("no policy was read")??;
-    let loaded = runtime.block_on(resolve(sources, policy, |_| false))?;
+    let right = read.result.context("no policy was read")??;
+    let loaded = runtime.block_on(resolve(sources, right, |_| false))?;
+    sources.tls.replace(Arc::clone(&loaded.tls));
     let (names, in_use) = (Names::new(grace), InUse::default());
     let mut prepared = prepare_loaded(&loaded, names, &in_use, &BTreeSet::new())?;
     // After the rest was found to be right: whose an address was before refuses no start.
@@ -107,13 +112,15 @@ pub(super) fn prepare(sources: &Sources, grace: Duration) -> anyhow::Result<Prep
 /// Asks for a policy's names that are not `known`.
 async fn resolve(
     sources: &Sources,
-    policy: Arc<Snapshot>,
+    right: Right,
     known: impl Fn(&str) -> bool,
 ) -> anyhow::Result<Loaded> {
+    let Right { policy, tls } = right;
     let names: BTreeSet<String> = names_of(&policy).map(str::to_owned).collect();
     if names.is_empty() {
         return Ok(Loaded {
             policy,
+            tls,
             resolver: None,
             answers: Vec::new(),
         });
@@ -123,6 +130,7 @@ async fn resolve(
     let answers = resolve_all(&resolver, unknown).await;
     Ok(Loaded {
         policy,
+        tls,
         resolver: Some(resolver),
         answers,
     })
@@ -288,7 +296,7 @@ impl Targets {
             let files = sources.clone();
             let read = move || attempt(&files, seen);
             let read = tokio::task::spawn_blocking(read).await?;
-            let resolve = async |policy| resolve(&sources, policy, |name| names.knows(name)).await;
+            let resolve = async |right| resolve(&sources, right, |name| names.knows(name)).await;
             Ok(read.and_then(resolve).await)
         }));
     }
@@ -429,7 +437,13 @@ impl Targets {
         let names = self.names.clone();
         let prepared = prepare_loaded(loaded, names, &self.in_use, &current.conflicts)?;
         self.snapshots.write(&prepared.policy)?;
-        self.change_over(&prepared.directory, Some(Arc::clone(&prepared.policy)))?;
+        // First: the kernel may bring a connection to a new target at once.
+        let before = self.sources.tls.replace(Arc::clone(&loaded.tls));
+        let policy = Some(Arc::clone(&prepared.policy));
+        if let Err(error) = self.change_over(&prepared.directory, policy) {
+            self.sources.tls.replace(before);
+            return Err(error);
+        }
         self.names = prepared.names;
         self.resolver.clone_from(&loaded.resolver);
         self.retry = None;

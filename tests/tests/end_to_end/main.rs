@@ -28,5 +28,6 @@ mod quorum;
 mod reload;
 mod replication;
 mod support;
+mod tls;
 mod upgrade;
 mod versions;

@@ -4,21 +4,27 @@
 //! It owns who may have an encrypted leg, and what authentication needs to know of it. It must not know
 //! how TLS works: the machine sees plain bytes only.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Action, Phase, Session};
+use crate::policy::ClientTls;
+use crate::wire::postgres::backend::kind;
+use crate::wire::postgres::encode::{self, ErrorText};
 
 /// The first byte of a TLS handshake. As the first of a startup packet's length it is far too much.
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A leg that is encrypted.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tls {
     /// The protocol's version, such as `TLSv1.3`.
     pub version: &'static str,
     /// `tls-server-end-point` (RFC 5929) of the certificate shown on this leg; empty if its signature
     /// has no hash for that.
     pub end_point: Vec<u8>,
+    /// The server asked for a client's certificate, and the gateway had none to show.
+    pub lacks_certificate: bool,
 }
 
 /// Both legs. `None`: plain.
@@ -54,6 +60,22 @@ impl Legs {
             _ => false,
         }
     }
+}
+
+impl Legs {
+    /// The version of TLS on the client's leg, for the record; empty if it is plain.
+    pub(super) fn client_version(&self) -> String {
+        version(self.client.as_ref())
+    }
+
+    /// The same of the server's leg.
+    pub(super) fn server_version(&self) -> String {
+        version(self.server.as_ref())
+    }
+}
+
+fn version(leg: Option<&Tls>) -> String {
+    leg.map(|tls| tls.version.into()).unwrap_or_default()
 }
 
 impl Session {
@@ -93,7 +115,23 @@ impl Session {
     }
 
     fn may_encrypt(&self) -> bool {
-        self.legs.has_certificate
+        self.legs.has_certificate && self.target.tls.client != ClientTls::Off
+    }
+
+    /// Lets a client on that encrypts, or need not. Returns whether it may go on.
+    pub(super) fn check_encryption(&mut self) -> bool {
+        let required = self.target.tls.client == ClientTls::Require;
+        if !required || self.legs.client.is_some() {
+            return true;
+        }
+        let message = alloc::format!(
+            "target \"{}\" takes encrypted connections only: use sslmode=require or stricter",
+            self.target.name
+        );
+        self.record_identity("28000");
+        let error = ErrorText::new("28000", &message);
+        self.close_with("the client did not encrypt", false, &error);
+        false
     }
 
     fn begin_handshake(&mut self) {
@@ -123,6 +161,37 @@ impl Session {
         }
         self.legs.asked.any = true;
         self.to_client.extend_from_slice(b"N");
+    }
+
+    /// Says with the server's refusal what may be behind it: a client's certificate ends at the gateway.
+    /// Returns whether it did; `body` is the refusal's.
+    pub(super) fn hint_at_certificate(&mut self, code: &str, body: &[u8]) -> bool {
+        let lacks = self
+            .legs
+            .server
+            .as_ref()
+            .is_some_and(|tls| tls.lacks_certificate);
+        let Some((0, fields)) = body.split_last().filter(|_| lacks && code == "28000") else {
+            return false;
+        };
+        // Fields follow each other, each with a zero behind it; a hint of the server's own is better.
+        if fields
+            .split(|&byte| byte == 0)
+            .any(|field| field.first() == Some(&b'H'))
+        {
+            return false;
+        }
+        let hint = alloc::format!(
+            "The server asked for a client's certificate, which cannot be passed on: set clientCertificate and clientKey in the tls of target \"{}\".",
+            self.target.name
+        );
+        encode::message(&mut self.to_client, kind::ERROR_RESPONSE, |out| {
+            out.extend_from_slice(fields);
+            out.extend_from_slice(b"H");
+            encode::cstr(out, hint.as_bytes());
+            out.extend_from_slice(b"\0");
+        });
+        true
     }
 
     /// Bytes that came before the answer could be taken for encrypted ones later (CVE-2021-23222).

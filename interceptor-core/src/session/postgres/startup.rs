@@ -82,6 +82,9 @@ impl Session {
         self.search_path
             .begin(&startup.search_path, startup.sets_role);
         self.look();
+        if !self.check_encryption() {
+            return;
+        }
         if startup.replication && !self.may_replicate() {
             return;
         }
@@ -132,6 +135,8 @@ impl Session {
             login: login.login.into(),
             method: login.method.into(),
             server_user: login.server_user,
+            client_tls: self.legs.client_version(),
+            target_tls: self.legs.server_version(),
         }));
     }
 
@@ -156,7 +161,7 @@ impl Session {
                 self.authentication.is_refused = true;
                 if !self.settings.authenticated {
                     self.record_identity(&code);
-                    if self.blames_gateway(&body, &code) {
+                    if self.blames_gateway(&body, &code) || self.hint_at_certificate(&code, &body) {
                         return;
                     }
                 }

@@ -327,6 +327,12 @@ pub fn with_user(packet: &[u8], user: &str, database: &str) -> Option<BytesMut> 
     (out.len() <= STARTUP_BYTES_MAX).then_some(out)
 }
 
+/// An SSLRequest.
+pub const SSL_REQUEST_PACKET: [u8; 8] = {
+    let [a, b, c, d] = SSL_REQUEST.to_be_bytes();
+    [0, 0, 0, 8, a, b, c, d]
+};
+
 /// A CancelRequest for `key`, to be sent on a connection of its own.
 pub fn encode_cancel(key: &CancelKey) -> Vec<u8> {
     let size = 12 + key.secret.len();

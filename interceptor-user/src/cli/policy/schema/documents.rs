@@ -13,6 +13,7 @@ pub(super) fn mappings() -> Vec<Mapping> {
         recover(),
         gateway(),
         credential(),
+        tls(),
         rule(),
         mask(),
         detector(),
@@ -73,6 +74,13 @@ fn target() -> Mapping {
             (
                 "login",
                 json!({"description": "How its clients log in. Default relay.", "anyOf": [{"enum": ["relay", "password"]}, reference("loginMapping")]}),
+            ),
+            (
+                "tls",
+                describe(
+                    "How its connections are encrypted. Default: as client and server can.",
+                    "tls",
+                ),
             ),
         ],
     )
@@ -204,6 +212,77 @@ fn catalog() -> Mapping {
             ),
         ],
     )
+}
+
+fn tls() -> Mapping {
+    let client: Vec<&str> = vocabulary::client_tls().collect();
+    let upstream: Vec<&str> = vocabulary::upstream_tls().collect();
+    Mapping::new(
+        "tls",
+        "`tls`",
+        "How a target's connections are encrypted.",
+        &[],
+        vec![
+            (
+                "client",
+                json!({
+                    "description": "Whether clients may encrypt, or have to. Default allow.",
+                    "enum": client,
+                }),
+            ),
+            (
+                "certificate",
+                describe(
+                    "The target's own certificate to show to clients: an absolute path of a PEM file. Default: one that the gateway issues.",
+                    "path",
+                ),
+            ),
+            (
+                "key",
+                describe("The private key of `certificate`: an absolute path of a PEM file.", "path"),
+            ),
+            (
+                "upstream",
+                json!({
+                    "description": "Whether the gateway encrypts towards the server, in the words of libpq's sslmode. Default prefer.",
+                    "enum": upstream,
+                }),
+            ),
+            (
+                "ca",
+                json!({
+                    "description": "Who certifies the server, for verify-ca and verify-full: an absolute path of a PEM file, or system.",
+                    "anyOf": [{ "const": "system" }, reference("path")],
+                }),
+            ),
+            (
+                "serverName",
+                describe("The name in the server's certificate, where it is another than the endpoint's.", "text"),
+            ),
+            (
+                "clientCertificate",
+                describe("What the gateway shows to a server that asks for a client's certificate: an absolute path of a PEM file.", "path"),
+            ),
+            (
+                "clientKey",
+                describe("The private key of `clientCertificate`: an absolute path of a PEM file.", "path"),
+            ),
+        ],
+    )
+    .also(json!({
+        "dependentRequired": {
+            "certificate": ["key"],
+            "key": ["certificate"],
+            "clientCertificate": ["clientKey"],
+            "clientKey": ["clientCertificate"],
+        },
+        "if": {
+            "properties": { "upstream": { "enum": ["verify-ca", "verify-full"] } },
+            "required": ["upstream"],
+        },
+        "then": { "required": ["ca"] },
+        "else": { "not": { "required": ["ca"] } },
+    }))
 }
 
 fn rule() -> Mapping {
