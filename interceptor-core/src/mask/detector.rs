@@ -36,7 +36,7 @@ pub(crate) enum Check {
     /// A number of a US provider of health care.
     UsNpi,
     /// Its last bytes are right by base58check, as in Bitcoin's addresses and keys.
-    Base58Check,
+    Base58,
 }
 
 impl Check {
@@ -49,7 +49,7 @@ impl Check {
         ("verhoeff", Self::Verhoeff),
         ("us_aba", Self::UsAba),
         ("us_npi", Self::UsNpi),
-        ("base58check", Self::Base58Check),
+        ("base58check", Self::Base58),
     ];
 
     fn passes(self, value: &[u8]) -> bool {
@@ -67,7 +67,7 @@ impl Check {
             Self::Verhoeff => digits(check::verhoeff),
             Self::UsAba => digits(check::aba),
             Self::UsNpi => digits(check::npi),
-            Self::Base58Check => check::base58check(value).is_some(),
+            Self::Base58 => check::base58check(value).is_some(),
         }
     }
 }
@@ -161,7 +161,7 @@ mod tests {
             (Check::UsAba, "021000021", "021000022"),
             (Check::UsNpi, "1234567893", "1234567894"),
             (
-                Check::Base58Check,
+                Check::Base58,
                 "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2",
                 "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN3",
             ),

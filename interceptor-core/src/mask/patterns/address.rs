@@ -123,9 +123,9 @@ pub(super) fn mac_with_dashes(text: &[u8], start: usize) -> Option<Range<usize>>
     let lead = bytes::before(text, start);
     let alone = ends_word(text, range.end)
         && text.get(range.end) != Some(&b'-')
-        && !lead
+        && lead
             .strip_suffix(b"-")
-            .is_some_and(|lead| !begins_word(lead, lead.len()));
+            .is_none_or(|lead| begins_word(lead, lead.len()));
     let run = text.get(range.clone())?;
     (alone && is_mac(run, b'-')).then_some(range)
 }
@@ -146,10 +146,11 @@ pub(super) fn mac_with_dots(text: &[u8], digit: usize) -> Option<Range<usize>> {
             byte.is_ascii_hexdigit()
         }
     });
-    let alone = begins_word(text, start)
-        && !bytes::before(text, start).ends_with(b".")
-        && ends_word(text, range.end)
-        && !(text.get(range.end) == Some(&b'.') && !ends_word(text, range.end + 1));
+    let ends = match text.get(range.end) {
+        Some(b'.') => ends_word(text, range.end + 1),
+        _ => ends_word(text, range.end),
+    };
+    let alone = ends && begins_word(text, start) && !bytes::before(text, start).ends_with(b".");
     // Digits alone are a number in thousands, or a version.
     (shape && alone && run.iter().any(u8::is_ascii_alphabetic)).then_some(range)
 }

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -492,8 +492,12 @@ proptest! {
     }
 }
 
-/// Texts that make a pattern look at much for each byte. Twice the text may not take much more than twice
-/// the time; and the whole test is over in seconds even where nothing is optimised.
+const TEXT_BYTES: usize = 256 * 1024;
+/// Looking at each byte once takes less than a tenth of it where nothing is optimised; looking at a tenth of the text for
+/// each byte would take minutes.
+const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Texts that make a pattern look at much for each byte.
 #[test]
 fn hostile_texts_take_linear_time() {
     let pieces = [
@@ -545,23 +549,14 @@ fn hostile_texts_take_linear_time() {
         "ü",
     ];
     for piece in pieces {
-        // The best of several: other work on the machine only adds.
-        let took = |bytes: usize| {
-            let text = piece.repeat(bytes / piece.len());
-            let once = |_| {
-                let start = Instant::now();
-                let mut count = 0;
-                find(text.as_bytes(), everything(), &mut |_, _| count += 1);
-                start.elapsed()
-            };
-            (0..10).map(once).min().unwrap()
+        let text = piece.repeat(TEXT_BYTES / piece.len());
+        let once = |_: &i32| {
+            let start = Instant::now();
+            let mut count = 0;
+            find(text.as_bytes(), everything(), &mut |_, _| count += 1);
+            start.elapsed() < TIME_MAX
         };
-        let short = took(8 * 1024);
-        let long = took(64 * 1024);
-        // Eight times the bytes; squared it would be 64.
-        assert!(
-            long.as_secs_f64() < 0.005 + short.as_secs_f64() * 30.0,
-            "{piece:?}: {short:?}, {long:?}"
-        );
+        // Once is enough: other work on the machine only adds.
+        assert!((0..3).any(|round| once(&round)), "{piece:?}");
     }
 }
