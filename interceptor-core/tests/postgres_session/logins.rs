@@ -5,7 +5,7 @@ use interceptor_core::session::postgres::Tls;
 use interceptor_core::session::postgres::login::Verifier;
 use proptest::prelude::*;
 
-use crate::pair::{Pair, settings};
+use crate::pair::{Pair, relation, settings};
 use crate::scram::{Exchange, Kept, base64};
 use crate::text::*;
 
@@ -414,6 +414,36 @@ mod by_the_gateway {
         pair.forget();
         pair.server(&authentication(0, &[]));
         assert!(pair.logged(&["Identity", "user: \"app\"", "server_user: \"owner\""]));
+    }
+
+    /// `"$user"` in a search_path is the server's user.
+    #[test]
+    fn names_are_found_as_the_servers_user_finds_them() {
+        const RULE: &str = "---\nkind: Rule\nname: stays\nspec: {match: {writes: [owner.orders]}, then: {deny: it stays}}\n";
+        let login = "{gateway: {trust: process, credentials: [{persons: [alice], as: owner, passwordFile: /p}]}}";
+        let policy = policy(login).replace("  login:", "  catalog: {user: reader}\n  login:");
+        let process = Process {
+            uid: 1000,
+            ..Process::default()
+        };
+        let mut pair = Pair::of(&(policy + RULE), Some(process));
+        pair.relations = vec![
+            relation(20_010, "someone", "orders", &["id"]),
+            relation(20_011, "owner", "orders", &["id"]),
+        ];
+        pair.client(&packet(
+            3 << 16,
+            b"user\0someone\0database\0shop\0search_path\0\"$user\"\0\0",
+        ));
+        pair.server(&authentication(0, &[]));
+        pair.server(&settings());
+        pair.forget();
+        pair.client(&query("DELETE FROM orders"));
+        assert!(
+            holds(&pair.to_server, "refused_by_interceptor"),
+            "{:?}",
+            pair.log
+        );
     }
 
     #[test]

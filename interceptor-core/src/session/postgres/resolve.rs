@@ -114,7 +114,8 @@ impl Session {
                 ..facts.clone()
             });
         };
-        let usual = catalog.search_path(&self.subject.user);
+        let user = self.server_user();
+        let usual = catalog.search_path(user);
         // Within one text a name may be found in different ways.
         let several = !parts.analysis.single && !parts.analysis.finding.paths.is_empty();
         let finder = Finder {
@@ -122,7 +123,7 @@ impl Session {
             path: &self.search_path,
             schemas: match several {
                 true => None,
-                false => self.search_path.schemas(usual, &self.subject.user),
+                false => self.search_path.schemas(usual, user),
             },
             changing: self.changes(),
         };
