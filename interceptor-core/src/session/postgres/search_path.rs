@@ -215,7 +215,7 @@ impl Session {
             path.forget();
         }
         path.lost |= analysis.cursor_settings;
-        path.unclear |= facts.kinds.iter().any(|kind| *kind == "ROLLBACK");
+        path.unclear |= facts.kinds.contains(&"ROLLBACK");
         path.role_changed |= analysis.finding.role;
         for change in &analysis.finding.paths {
             path.may_become(change);
