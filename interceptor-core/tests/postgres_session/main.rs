@@ -9,6 +9,7 @@
 )]
 
 mod effects;
+mod encryption;
 mod finding;
 mod garbage;
 mod logins;

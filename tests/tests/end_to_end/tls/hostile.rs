@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use interceptor_tests::policies::OPEN;
 use interceptor_tests::postgres::{DATABASE, Version};
 use interceptor_tests::wire::{Wire, query, startup};
@@ -206,12 +206,15 @@ fn a_cancel_request_comes_encrypted() -> Result<()> {
         })?;
         let mut cancel = encrypted(world, ca, true, None)?;
         cancel.write_all(&[&[0, 0, 0, 16, 4, 210, 22, 46][..], &key].concat())?;
-        let (kind, body) = message(&mut session)?;
-        let text = String::from_utf8_lossy(&body);
-        ensure!(
-            kind == b'E' && text.contains("due to user request"),
-            "{text}"
-        );
+        let error = loop {
+            match message(&mut session)? {
+                (b'E', body) => break body,
+                (b'Z', _) => bail!("the query was not cancelled"),
+                _ => {}
+            }
+        };
+        let text = String::from_utf8_lossy(&error);
+        ensure!(text.contains("due to user request"), "{text}");
         Ok(())
     })
 }
