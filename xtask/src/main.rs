@@ -1,4 +1,4 @@
-//! Everything a developer runs: `cargo xtask setup | test | demo | bypass | bench | kernels`.
+//! Everything a developer runs: `cargo xtask setup | test | demo | bypass | bench | fuzz | kernels`.
 //!
 //! It drives other programs and reports; it knows nothing that the gateway's own crates know.
 
@@ -7,6 +7,7 @@ mod bypass;
 mod cargo;
 mod check;
 mod demo;
+mod fuzz;
 mod kernels;
 mod setup;
 mod show;
@@ -42,6 +43,8 @@ enum Task {
         #[command(subcommand)]
         what: bench::Bench,
     },
+    /// Feed hostile bytes to decoders, analysis, masks and sessions
+    Fuzz(fuzz::Options),
     /// Run the gateway on Debian's kernels in QEMU, and show what each kernel has
     Kernels(kernels::Options),
 }
@@ -64,6 +67,7 @@ fn run(task: Task) -> Result<()> {
         Task::Demo(options) => demo::run(&options),
         Task::Bypass(options) => bypass::run(&options),
         Task::Bench { what } => bench::run(&what),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Kernels(options) => kernels::run(&options),
     }
 }

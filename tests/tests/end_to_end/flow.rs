@@ -1,5 +1,9 @@
 //! The flow of the protocol: whatever a client may send in whatever order gives the same replies,
 //! byte for byte, with the gateway in between and without.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail by panicking"
+)]
 
 mod decided;
 mod endings;

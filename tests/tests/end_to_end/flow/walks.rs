@@ -1,4 +1,8 @@
 //! Random walks: messages in orders that nobody would think of.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail by panicking"
+)]
 
 use anyhow::Result;
 use interceptor_tests::messages::{
