@@ -22,4 +22,5 @@ mod replication;
 mod scram;
 mod splits;
 mod text;
+mod uses;
 mod verdicts;
