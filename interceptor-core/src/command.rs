@@ -62,6 +62,8 @@ pub struct Facts {
     pub functions: Vec<String>,
     /// An UPDATE or DELETE without a WHERE clause is in it.
     pub unfiltered: bool,
+    /// What it uses masked columns for, beside showing them: `filter`, `order`, `group`, `join`.
+    pub masked_uses: Vec<&'static str>,
     /// It locks rows that it reads: FOR UPDATE and its like.
     pub locks: bool,
     /// It names operators, types or sampling methods that do not come with the server, or views: functions
@@ -112,6 +114,15 @@ impl Facts {
         self.estimated_rows.or((names_none && !hides).then_some(0))
     }
 }
+
+/// What a command can use a masked column for, beside showing it: as a policy file names it, and as the
+/// facts do.
+pub const MASKED_USES: &[(&str, &str)] = &[
+    ("filter", "filter"),
+    ("order", "order"),
+    ("group", "group"),
+    ("join", "join"),
+];
 
 /// The kind of a connection that is carried without being understood: its one command.
 pub const CONNECT: &str = "CONNECT";

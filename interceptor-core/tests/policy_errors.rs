@@ -68,7 +68,7 @@ fn every_key_of_every_kind_is_read() {
     let expected = Counts {
         targets: 6,
         rules: 7,
-        masks: 2,
+        masks: 4,
         detectors: 1,
         identities: 2,
         approver_groups: 2,

@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod gateway;
 pub mod identify;
 pub mod kernel;
+pub mod mask_keys;
 pub mod metrics;
 pub mod policy_files;
 pub mod resolve;

@@ -39,6 +39,7 @@ impl event::Command {
             facts: FACTS_VERSION,
             functions: facts.functions.clone(),
             unfiltered: facts.unfiltered,
+            masked_uses: strings(&facts.masked_uses),
             columns_read: strings(&facts.columns_read),
             columns_written: strings(&facts.columns_written),
             estimated_rows: facts.estimated_rows,

@@ -261,6 +261,9 @@ pub struct Command {
     /// An UPDATE or DELETE without a WHERE clause is in it.
     #[prost(bool, tag = "16")]
     pub unfiltered: bool,
+    /// What it uses masked columns for, beside showing them.
+    #[prost(string, repeated, tag = "40")]
+    pub masked_uses: Vec<String>,
     /// Columns read, as `schema.table.column`; `*` for every column.
     #[prost(string, repeated, tag = "17")]
     pub columns_read: Vec<String>,

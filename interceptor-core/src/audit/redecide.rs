@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use sha2::{Digest, Sha256};
 
 use super::event::{self, Command, Connection, Identity};
-use crate::command::{CONNECT, Column, Facts, Process, Relation, Subject};
+use crate::command::{CONNECT, Column, Facts, MASKED_USES, Process, Relation, Subject};
 use crate::written;
 
 /// Why a recorded command cannot be decided on again.
@@ -64,12 +64,22 @@ pub fn facts(command: &Command) -> Result<RecordedFacts, Lost> {
         columns_written: columns(&command.columns_written)?,
         functions: command.functions.clone(),
         unfiltered: command.unfiltered,
+        masked_uses: masked_uses(&command.masked_uses)?,
         locks: false,
         foreign_code: false,
         unknown_calls: false,
         estimated_rows: command.estimated_rows,
         incomplete: (!command.incomplete.is_empty()).then_some(INCOMPLETE),
     }))
+}
+
+fn masked_uses(list: &[String]) -> Result<Vec<&'static str>, Lost> {
+    let known = |name: &String| {
+        let mut uses = MASKED_USES.iter();
+        uses.find(|(known, _)| known == name).map(|(name, _)| *name)
+    };
+    let read: Option<_> = list.iter().map(known).collect();
+    read.ok_or(Lost::Newer)
 }
 
 fn relations(list: &[String]) -> Result<Vec<Relation>, Lost> {

@@ -4,11 +4,10 @@
 
 use alloc::vec::Vec;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-
 use super::HashKey;
+use super::keys::{KeyNumber, LabelNumber, derived};
 use super::patterns::email;
+use super::preserve::Form;
 
 /// What the method `full` shows: as long for every value, so that not even the length is told.
 pub const MASK_TEXT: &str = "****";
@@ -22,14 +21,25 @@ const PARTIAL_LOCAL_BYTES_MIN: usize = 3;
 /// How many bytes of the HMAC `hash` shows; 64 bits keep a million values apart.
 const HASH_BYTES: usize = 8;
 
+/// How many bytes of the HMAC `token` shows; 96 bits keep a billion values apart.
+const TOKEN_BYTES: usize = 12;
+/// What a token begins with.
+const TOKEN_START: &[u8] = b"tok_";
+
 /// How a value is masked. Ordered by how little is shown: where masks meet, the greater wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
     /// The end of a long value: at most its last four characters and a third of it. Of an email
     /// address the first character and the domain.
     Partial,
+    /// Another value of the same format, equal for equal values: FF1 with a key of the policy.
+    Preserve(KeyNumber),
+    /// A token, equal for equal values wherever the key is the same.
+    Token(KeyNumber),
     /// 16 hexadecimal digits, equal for equal values while the process lives.
     Hash,
+    /// A label, the same for every value.
+    Placeholder(LabelNumber),
     /// [`MASK_TEXT`].
     Full,
     /// SQL's null, or what the protocol has for it.
@@ -43,7 +53,19 @@ impl Method {
         ("partial", Self::Partial),
         ("null", Self::Null),
         ("hash", Self::Hash),
+        ("token", Self::Token(KeyNumber::FIRST)),
+        ("preserve", Self::Preserve(KeyNumber::FIRST)),
+        ("placeholder", Self::Placeholder(LabelNumber::FIRST)),
     ];
+
+    /// Its name in policy files.
+    pub(crate) fn name(self) -> &'static str {
+        let same = |known: &Self| core::mem::discriminant(known) == core::mem::discriminant(&self);
+        let mut names = Self::NAMES.iter();
+        names
+            .find(|(_, known)| same(known))
+            .map_or("", |(name, _)| name)
+    }
 
     /// The caller sends a null instead of a text.
     pub fn is_null(self) -> bool {
@@ -55,6 +77,44 @@ impl Method {
             Self::Full | Self::Null => out.extend_from_slice(MASK_TEXT.as_bytes()),
             Self::Partial => partial(value, out),
             Self::Hash => hash(key, value, out),
+            Self::Token(number) => match Self::digest(key, number, value) {
+                Some(digest) => {
+                    out.extend_from_slice(TOKEN_START);
+                    let shown = digest.get(..TOKEN_BYTES).unwrap_or_default();
+                    out.extend_from_slice(hex::encode(shown).as_bytes());
+                }
+                None => out.extend_from_slice(MASK_TEXT.as_bytes()),
+            },
+            Self::Preserve(_) => match self.preserved(key, value, Form::Text) {
+                Some(preserved) => out.extend_from_slice(&preserved),
+                None => out.extend_from_slice(MASK_TEXT.as_bytes()),
+            },
+            Self::Placeholder(number) => {
+                let label = key.label(number).unwrap_or(MASK_TEXT);
+                out.extend_from_slice(label.as_bytes());
+            }
+        }
+    }
+
+    /// What tokens of any type are made of. A key that is not there gives nothing.
+    fn digest(key: &HashKey, number: KeyNumber, value: &[u8]) -> Option<[u8; 32]> {
+        key.key(number).map(|key| derived(&key.token, value))
+    }
+
+    /// 32 bytes that stand for a value, where the method is `token`.
+    pub(super) fn token(self, key: &HashKey, value: &[u8]) -> Option<[u8; 32]> {
+        match self {
+            Self::Token(number) => Self::digest(key, number, value),
+            _ => None,
+        }
+    }
+
+    /// The value in another shape of the same form, where the method is `preserve` and the value's
+    /// domain large enough.
+    pub(super) fn preserved(self, key: &HashKey, value: &[u8], form: Form) -> Option<Vec<u8>> {
+        match self {
+            Self::Preserve(number) => key.key(number)?.ciphers.encrypt(value, form),
+            _ => None,
         }
     }
 }
@@ -89,13 +149,7 @@ fn partial(value: &[u8], out: &mut Vec<u8>) {
 }
 
 fn hash(key: &HashKey, value: &[u8], out: &mut Vec<u8>) {
-    // HMAC takes a key of any length: the error cannot happen, and if it did, nothing is shown.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key.0) else {
-        out.extend_from_slice(MASK_TEXT.as_bytes());
-        return;
-    };
-    mac.update(value);
-    let digest = mac.finalize().into_bytes();
+    let digest = derived(key.random(), value);
     let shown = digest.get(..HASH_BYTES).unwrap_or_default();
     out.extend_from_slice(hex::encode(shown).as_bytes());
 }

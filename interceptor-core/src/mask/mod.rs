@@ -11,40 +11,26 @@
 
 mod columns;
 mod detector;
+mod keys;
 mod method;
 mod patterns;
+mod preserve;
 mod text;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::ops::Range;
 
 pub(crate) use columns::{ColumnMask, Columns};
 pub(crate) use detector::{Check, Detector};
+pub use keys::{HashKey, KEY_BYTES_MAX, KEY_BYTES_MIN, KeyFiles, KeyNumber, LabelNumber};
+pub(crate) use keys::{KeyError, KeyRing};
 pub use method::{MASK_TEXT, Method};
 pub use patterns::Pattern;
+use preserve::Form;
 pub(crate) use text::Finder;
 pub use text::TextMask;
 use text::TextPatterns;
-
-/// The key of the method `hash`: 32 random bytes, drawn once a process and kept across reloads.
-#[derive(Clone)]
-pub struct HashKey([u8; 32]);
-
-impl HashKey {
-    /// Takes the random bytes.
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-/// Whoever has the key can find short values by trying them all: it must not print.
-impl fmt::Debug for HashKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HashKey(…)")
-    }
-}
 
 /// What one or more documents hide, compiled.
 #[derive(Debug)]
@@ -154,6 +140,31 @@ impl Masks {
     /// caller that can send a null sends one instead (see [`Method::is_null`]).
     pub fn apply(&self, method: Method, cell: &[u8], out: &mut Vec<u8>) {
         method.apply(&self.hash_key, cell, out);
+    }
+
+    /// 32 bytes that stand for a value under the method `token`; `None` under any other.
+    pub(crate) fn token(&self, method: Method, value: &[u8]) -> Option<[u8; 32]> {
+        method.token(&self.hash_key, value)
+    }
+
+    /// A whole number of so many bits, in decimal, under the method `preserve`.
+    pub(crate) fn preserved_integer(
+        &self,
+        method: Method,
+        text: &[u8],
+        bits: u32,
+    ) -> Option<Vec<u8>> {
+        method.preserved(&self.hash_key, text, Form::Integer { bits })
+    }
+
+    /// The same for a decimal number without an exponent.
+    pub(crate) fn preserved_decimal(&self, method: Method, text: &[u8]) -> Option<Vec<u8>> {
+        method.preserved(&self.hash_key, text, Form::Decimal)
+    }
+
+    /// The same for hexadecimal digits and signs between them.
+    pub(crate) fn preserved_hexadecimal(&self, method: Method, text: &[u8]) -> Option<Vec<u8>> {
+        method.preserved(&self.hash_key, text, Form::Hexadecimal)
     }
 
     /// As [`Self::column`], for a table as a statement names it: without a schema, a table of that

@@ -42,6 +42,8 @@ pub(super) enum Condition {
     ColumnsRead(Vec<ColumnPattern>),
     ColumnsWritten(Vec<ColumnPattern>),
     NoWhere(bool),
+    /// What masked columns are used for.
+    MaskedUses(Vec<&'static str>),
     Incomplete(bool),
     /// More rows than this.
     EstimatedRows(u64),
@@ -116,6 +118,7 @@ impl Condition {
             Self::ColumnsRead(_) => "columnsRead",
             Self::ColumnsWritten(_) => "columnsWritten",
             Self::NoWhere(_) => "noWhere",
+            Self::MaskedUses(_) => "maskedUses",
             Self::Incomplete(_) => "incomplete",
             Self::EstimatedRows(_) => "estimatedRows",
             Self::Times(_) => "times",
@@ -195,6 +198,10 @@ impl Condition {
                 columns.any(|column| is_column_among(column, facts, list, doubt))
             }
             Self::NoWhere(expected) => facts.unfiltered == *expected,
+            Self::MaskedUses(list) => {
+                let mut uses = facts.masked_uses.iter();
+                uses.any(|used| list.contains(used)) || (in_doubt && facts.incomplete.is_some())
+            }
             Self::Incomplete(expected) => facts.incomplete.is_some() == *expected,
             Self::EstimatedRows(over) => match facts.rows_of_largest_table() {
                 Some(rows) => rows > *over,

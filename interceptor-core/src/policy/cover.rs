@@ -24,6 +24,7 @@ pub(super) enum Uncovered<'a> {
     ColumnRead(&'a Column),
     ColumnWritten(&'a Column),
     Function(&'a str),
+    MaskedUse(&'a str),
 }
 
 impl fmt::Display for Uncovered<'_> {
@@ -41,6 +42,7 @@ impl fmt::Display for Uncovered<'_> {
             Self::ColumnRead(column) => write!(f, "reading the column {column}"),
             Self::ColumnWritten(column) => write!(f, "writing the column {column}"),
             Self::Function(name) => write!(f, "the function {name}"),
+            Self::MaskedUse(used) => write!(f, "using a masked column: {used}"),
         }
     }
 }
@@ -55,6 +57,7 @@ struct Lists<'a> {
     functions: Option<&'a [RelationPattern]>,
     columns_read: Option<&'a [ColumnPattern]>,
     columns_written: Option<&'a [ColumnPattern]>,
+    masked_uses: Option<&'a [&'static str]>,
     is_for_incomplete: bool,
 }
 
@@ -70,6 +73,7 @@ impl<'a> Lists<'a> {
                 Condition::Functions(list) => lists.functions = Some(list),
                 Condition::ColumnsRead(list) => lists.columns_read = Some(list),
                 Condition::ColumnsWritten(list) => lists.columns_written = Some(list),
+                Condition::MaskedUses(list) => lists.masked_uses = Some(list),
                 Condition::Incomplete(expected) => lists.is_for_incomplete = *expected,
                 _ => {}
             }
@@ -101,6 +105,10 @@ pub(super) fn check<'f>(conditions: &Conditions, facts: &'f Facts) -> Result<(),
     let statement = |kind: &&&str| lists.statements.is_some_and(|list| !list.contains(kind));
     if let Some(kind) = facts.kinds.iter().find(statement) {
         return Err(Uncovered::Statement(kind));
+    }
+    let used = |used: &&&str| lists.masked_uses.is_some_and(|list| !list.contains(used));
+    if let Some(used) = facts.masked_uses.iter().find(used) {
+        return Err(Uncovered::MaskedUse(used));
     }
     if lists.name_relations() {
         check_relations(&lists, facts)?;

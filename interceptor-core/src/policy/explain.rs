@@ -238,6 +238,7 @@ fn detail(condition: &Condition, scope: &Scope<'_>) -> String {
         Condition::ColumnsRead(list) => (listed(list), listed(&facts.columns_read)),
         Condition::ColumnsWritten(list) => (listed(list), listed(&facts.columns_written)),
         Condition::NoWhere(expected) => (format!("{expected}"), format!("{}", facts.unfiltered)),
+        Condition::MaskedUses(list) => (listed(list), listed(&facts.masked_uses)),
         Condition::Incomplete(expected) => (
             format!("{expected}"),
             facts

@@ -30,7 +30,7 @@ use super::test_document::{Test, TestDocument};
 use super::{
     Counts, NAMES_MAX, Protocol, Snapshot, Source, Target, estimates, obligation_document, overlap,
 };
-use crate::mask::{HashKey, Layer};
+use crate::mask::{HashKey, KeyRing, Layer};
 
 pub(super) fn load(sources: &[Source<'_>], hash_key: &HashKey) -> Result<Snapshot, PolicyErrors> {
     load_with_tests(sources, &[], hash_key).map(|(snapshot, _)| snapshot)
@@ -72,9 +72,11 @@ pub(super) fn load_noting<'a, T>(
     let people = people(&files.identities, &mut errors);
     let groups = approver_groups(&files, &people, references_lead, &mut errors);
     check_masks(&files.targets, &files.masks, &mut errors);
-    let layers = layers(&files, &mut errors);
+    let mut ring = KeyRing::new(hash_key);
+    let layers = layers(&files, &mut ring, &mut errors);
+    let mask_keys = ring.finish();
     let lists = MaskLists::of(&files.rules);
-    let targets = compile_targets(&files, &groups, &layers, &lists, hash_key, &mut errors);
+    let targets = compile_targets(&files, &groups, &layers, &lists, &mask_keys, &mut errors);
     let counts = counts(&files);
     let noted = note(&files);
     let mut rules: Vec<Rule> = Vec::new();
@@ -96,6 +98,10 @@ pub(super) fn load_noting<'a, T>(
         targets,
         hash: hash(&sources),
         mask_count: counts.masks,
+        mask_keys: mask_keys
+            .ids()
+            .map(|(file, id)| (file.into(), id.into()))
+            .collect(),
         counts,
         files: sources
             .iter()
@@ -308,7 +314,7 @@ fn check_masks(
 }
 
 /// What each mask hides, in the order of the documents.
-fn layers(files: &Files<'_>, errors: &mut Vec<PolicyError>) -> Vec<Layer> {
+fn layers(files: &Files<'_>, ring: &mut KeyRing, errors: &mut Vec<PolicyError>) -> Vec<Layer> {
     let detectors = files.detectors.iter();
     let detectors: HashMap<&str, &Arc<_>> = detectors
         .map(|(head, detector)| (head.name.as_str(), detector))
@@ -317,7 +323,7 @@ fn layers(files: &Files<'_>, errors: &mut Vec<PolicyError>) -> Vec<Layer> {
     names.sort_unstable();
     let names = (!files.head_lost).then_some(names.as_slice());
     let layer = |(head, mask): &(Head<'_>, MaskDocument)| {
-        mask.compile(&detectors, names, head.source, errors)
+        mask.compile(&detectors, names, ring, head.source, errors)
     };
     files.masks.iter().map(layer).collect()
 }

@@ -16,10 +16,27 @@ use super::match_document::column;
 use super::problem::Problem;
 use super::read::{Reader, did_you_mean, report};
 use super::reference::{Reference, Referent};
+use super::target_document::absolute_path;
 use super::yaml::Node;
-use crate::mask::{ColumnMask, Detector, Finder, Layer, Method, Pattern};
+use crate::mask::{
+    ColumnMask, Detector, Finder, KEY_BYTES_MAX, KEY_BYTES_MIN, KeyError, KeyRing, Layer, Method,
+    Pattern,
+};
 
-pub(super) const MASK_KEYS: [&str; 5] = ["targets", "columns", "patterns", "with", "when"];
+pub(super) const MASK_KEYS: [&str; 7] = [
+    "targets",
+    "columns",
+    "patterns",
+    "with",
+    "key",
+    "placeholder",
+    "when",
+];
+pub(super) const KEY_KEYS: [&str; 1] = ["file"];
+/// Bytes of a placeholder: as many as the type `name` holds.
+pub(super) const PLACEHOLDER_BYTES_MAX: usize = 63;
+/// What stands for a value where neither a column nor a pattern has a name to show.
+const PLACEHOLDER: &str = "<masked>";
 
 /// When a mask is in force: always, or for what a rule names it.
 pub(super) const WHEN: &[(&str, bool)] = &[("always", true), ("named", false)];
@@ -32,6 +49,10 @@ pub(super) struct MaskDocument {
     /// Names of patterns, with their places.
     patterns: Vec<(String, Span)>,
     method: Method,
+    /// The file that `token` and `preserve` take their key from.
+    key: Option<(String, Span)>,
+    /// What `placeholder` shows, where not the name of the column or pattern.
+    placeholder: Option<String>,
     /// Not only where a rule names it.
     pub(super) is_always: bool,
     /// Where `columns` stands.
@@ -56,10 +77,12 @@ impl MaskDocument {
         &self,
         detectors: &HashMap<&str, &Arc<Detector>>,
         names: Option<&[&str]>,
+        ring: &mut KeyRing,
         source: Source<'_>,
         errors: &mut Vec<PolicyError>,
     ) -> Layer {
         let mut patterns = Vec::new();
+        let keyed = self.keyed(ring, source, errors);
         for (name, span) in &self.patterns {
             let built_in = Pattern::NAMES.iter().find(|(known, _)| known == name);
             let finder = match (built_in, detectors.get(name.as_str())) {
@@ -79,10 +102,83 @@ impl MaskDocument {
                     continue;
                 }
             };
-            patterns.push((finder, self.method));
+            patterns.push((finder, self.labelled(keyed, Some(name), ring)));
         }
-        Layer::new(self.columns.clone(), patterns)
+        let mut columns = self.columns.clone();
+        for column in &mut columns {
+            column.method = self.labelled(keyed, column.column.plain(), ring);
+        }
+        Layer::new(columns, patterns)
     }
+
+    /// The method with its key.
+    fn keyed(
+        &self,
+        ring: &mut KeyRing,
+        source: Source<'_>,
+        errors: &mut Vec<PolicyError>,
+    ) -> Method {
+        let Some((path, place)) = &self.key else {
+            return self.method;
+        };
+        let message = match (ring.key(path), self.method) {
+            (Ok(number), Method::Token(_)) => return Method::Token(number),
+            (Ok(number), Method::Preserve(_)) => return Method::Preserve(number),
+            (Ok(_), other) => return other,
+            (Err(KeyError::Unreadable(message)), _) => message,
+            (Err(KeyError::Length(bytes)), _) => alloc::format!(
+                "it has {bytes} bytes, and {KEY_BYTES_MIN} to {KEY_BYTES_MAX} are needed: \
+                 `head -c 32 /dev/urandom > FILE` makes one"
+            ),
+            (Err(KeyError::TooMany), _) => "there are too many keys".to_owned(),
+        };
+        let path = path.clone();
+        report(
+            errors,
+            source,
+            *place,
+            Problem::KeyFile { path, message },
+            None,
+        );
+        Method::Null
+    }
+
+    /// The method with its label, where it shows one: what is masked has a name, or the document
+    /// gives one.
+    fn labelled(&self, method: Method, name: Option<&str>, ring: &mut KeyRing) -> Method {
+        let Method::Placeholder(_) = method else {
+            return method;
+        };
+        let own =
+            name.filter(|name| is_placeholder(name) && name.len() < PLACEHOLDER_BYTES_MAX - 1);
+        let label = match (&self.placeholder, own) {
+            (Some(text), _) => text.clone(),
+            (None, Some(name)) => alloc::format!("<{name}>"),
+            (None, None) => PLACEHOLDER.to_owned(),
+        };
+        Method::Placeholder(ring.label(&label))
+    }
+}
+
+/// It can stand in a text, a JSON string and an array as it is.
+fn is_placeholder(text: &str) -> bool {
+    text.len() <= PLACEHOLDER_BYTES_MAX && !text.contains(['"', '\\', '{', '}', '(', ')', ','])
+}
+
+fn read_key(reader: &mut Reader<'_>, node: &Node) -> Option<(String, Span)> {
+    let within = "`key`";
+    let fields = reader.fields(node, within, KEY_KEYS)?;
+    let file = reader.required(&fields, "file", within, node.span)?;
+    absolute_path(reader, file).map(|path| (path, file.span))
+}
+
+fn read_placeholder(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.text(node)?;
+    if !is_placeholder(text) {
+        reader.report(node.span, Problem::BadPlaceholder);
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<MaskDocument> {
@@ -91,6 +187,41 @@ pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<
         Some(node) => reader.one_of(node, "method", Method::NAMES),
         None => Some(Method::Full),
     };
+    let key = fields
+        .optional("key")
+        .and_then(|node| read_key(reader, node));
+    let placeholder = fields
+        .optional("placeholder")
+        .and_then(|node| read_placeholder(reader, node));
+    let keyed = matches!(method, Some(Method::Token(_) | Method::Preserve(_)));
+    match fields.optional("key") {
+        None if keyed => reader.report(
+            place,
+            Problem::MissingKey {
+                key: "key",
+                within: "a Mask with `token` or `preserve`",
+            },
+        ),
+        Some(node) if !keyed && method.is_some() => reader.report(
+            node.span,
+            Problem::KeyWithout {
+                key: "key",
+                with: "`with: token` or `with: preserve`",
+            },
+        ),
+        _ => {}
+    }
+    if let (Some(node), Some(method)) = (fields.optional("placeholder"), method)
+        && !matches!(method, Method::Placeholder(_))
+    {
+        reader.report(
+            node.span,
+            Problem::KeyWithout {
+                key: "placeholder",
+                with: "`with: placeholder`",
+            },
+        );
+    }
     let is_always = match fields.optional("when") {
         Some(node) => reader.one_of(node, "word", WHEN),
         None => Some(true),
@@ -117,6 +248,8 @@ pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<
             .collect(),
         patterns: patterns.unwrap_or_default(),
         method,
+        key,
+        placeholder,
         is_always: is_always.unwrap_or(true),
         columns_place: fields.optional("columns").map_or(place, |node| node.span),
     })

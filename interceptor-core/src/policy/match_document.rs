@@ -17,9 +17,9 @@ use super::reference::{Reference, Referent};
 use super::times::{self, Days, Window};
 use super::yaml::Node;
 use super::{EXPRESSION_BYTES_MAX, REGEX_BYTES_MAX, REGEX_DEPTH_MAX};
-use crate::command::KINDS;
+use crate::command::{KINDS, MASKED_USES};
 
-pub(super) const MATCH_KEYS: [&str; 20] = [
+pub(super) const MATCH_KEYS: [&str; 21] = [
     "targets",
     "persons",
     "groups",
@@ -35,6 +35,7 @@ pub(super) const MATCH_KEYS: [&str; 20] = [
     "columnsRead",
     "columnsWritten",
     "noWhere",
+    "maskedUses",
     "incomplete",
     "estimatedRows",
     "times",
@@ -99,6 +100,9 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, permits: bool) -> Optio
             .names(fields.optional("databases"))
             .map(Condition::Databases),
         truth(reader, "noWhere").map(Condition::NoWhere),
+        reader
+            .list(fields.optional("maskedUses"), masked_use)
+            .map(Condition::MaskedUses),
         truth(reader, "incomplete").map(Condition::Incomplete),
         fields
             .optional("estimatedRows")
@@ -120,6 +124,11 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, permits: bool) -> Optio
         conditions: Conditions(conditions.into()),
         references,
     })
+}
+
+/// One use of masked columns.
+pub(super) fn masked_use(reader: &mut Reader<'_>, node: &Node) -> Option<&'static str> {
+    reader.one_of(node, "use", MASKED_USES)
 }
 
 /// The conditions that cost more to look at.

@@ -280,6 +280,8 @@ pub struct Snapshot {
     pub hash: [u8; 32],
     /// How many masks the files hold.
     pub mask_count: usize,
+    /// The key files of masks, and what may be known of each key.
+    pub mask_keys: Vec<(String, String)>,
     /// The files' names and texts, by name: what goes on record.
     pub files: Vec<(String, String)>,
     /// Who measures decisions; nobody after loading.

@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use saphyr_parser::Span;
 
+use super::match_document::masked_use;
 use super::problem::Problem;
 use super::read::{Fields, Reader, parse_duration};
 use super::yaml::{Node, Value};
@@ -49,7 +50,7 @@ pub(super) const TEST_PROCESS_KEYS: [&str; 9] = [
     "unit",
     "commandLine",
 ];
-pub(super) const FACTS_KEYS: [&str; 8] = [
+pub(super) const FACTS_KEYS: [&str; 9] = [
     "kinds",
     "reads",
     "writes",
@@ -57,6 +58,7 @@ pub(super) const FACTS_KEYS: [&str; 8] = [
     "columnsRead",
     "columnsWritten",
     "noWhere",
+    "maskedUses",
     "incomplete",
 ];
 pub(super) const EXPECT_KEYS: [&str; 14] = [
@@ -337,6 +339,9 @@ fn facts(reader: &mut Reader<'_>, node: &Node) -> Option<Facts> {
         texts(reader, node)
     });
     let unfiltered = or(fields.optional("noWhere"), false, |node| reader.truth(node));
+    let masked_uses = or(fields.optional("maskedUses"), Vec::new(), |node| {
+        reader.list(Some(node), masked_use)
+    });
     let incomplete = or(fields.optional("incomplete"), false, |node| {
         reader.truth(node)
     });
@@ -348,6 +353,7 @@ fn facts(reader: &mut Reader<'_>, node: &Node) -> Option<Facts> {
         columns_written: columns_written?,
         functions: functions?,
         unfiltered: unfiltered?,
+        masked_uses: masked_uses?,
         locks: false,
         foreign_code: false,
         unknown_calls: false,

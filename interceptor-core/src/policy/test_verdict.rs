@@ -251,9 +251,7 @@ fn sorted<T: AsRef<str>>(list: &[T]) -> String {
 }
 
 fn method_name(method: Option<Method>) -> &'static str {
-    let mut names = Method::NAMES.iter();
-    let name = names.find(|(_, known)| Some(*known) == method);
-    name.map_or("none", |(name, _)| name)
+    method.map_or("none", Method::name)
 }
 
 fn limit(limits: &Limits, key: &str) -> Option<String> {

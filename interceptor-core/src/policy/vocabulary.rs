@@ -10,7 +10,7 @@ use super::{
     identity_document, login_document, mask_document, match_document, obligation_document,
     rule_document, target_document, test_document, tls_document,
 };
-use crate::command::KINDS;
+use crate::command::{KINDS, MASKED_USES};
 use crate::mask::{Check, Method, Pattern};
 
 /// Kinds of documents, with that of tests.
@@ -48,6 +48,11 @@ pub fn statements() -> Vec<&'static str> {
     words.sort_unstable();
     words.dedup();
     words
+}
+
+/// What masked columns are used for.
+pub fn masked_uses() -> impl Iterator<Item = &'static str> {
+    MASKED_USES.iter().map(|(name, _)| *name)
 }
 
 /// Methods of masks.
@@ -91,6 +96,7 @@ pub fn mappings() -> Vec<(&'static str, &'static [&'static str])> {
         ("`escalate`", &action_document::ESCALATE_KEYS),
         ("`limit`", &obligation_document::LIMIT_KEYS),
         ("a Mask's spec", &mask_document::MASK_KEYS),
+        ("`key`", &mask_document::KEY_KEYS),
         ("a Detector's spec", &detector_document::DETECTOR_KEYS),
         ("an Identity's spec", &identity_document::IDENTITY_KEYS),
         ("an entry of `is`", &identity_document::IS_KEYS),

@@ -11,6 +11,7 @@ use pg_query::protobuf::{CmdType, OnConflictAction};
 use super::columns::Columns;
 use super::functions;
 use super::settings::Finding;
+use super::uses::Uses;
 use super::walk::{Step, Visitor};
 use crate::command::Relation;
 
@@ -31,7 +32,7 @@ pub struct References {
 }
 
 impl References {
-    fn add(&mut self, column: &str, qualified: Option<(Box<str>, Box<str>)>) {
+    pub(super) fn add(&mut self, column: &str, qualified: Option<(Box<str>, Box<str>)>) {
         push_once(&mut self.columns, column.into());
         if let Some(pair) = qualified {
             push_once(&mut self.qualified, pair);
@@ -74,6 +75,10 @@ pub(super) struct Collector {
     pub(super) references: References,
     /// What the statement writes somewhere is made of these.
     pub(super) moved: References,
+    /// What columns are used for beside being shown.
+    pub(super) uses: Uses,
+    /// Columns that are only counted.
+    pub(super) only_counted: References,
     /// Columns that an UPDATE sets.
     pub(super) destinations: Vec<Box<str>>,
     /// Names by which a whole row can be referred to: relations and their aliases.
@@ -233,17 +238,21 @@ impl Collector {
     fn column_ends(&mut self, path: &[Step]) {
         let mut parts = core::mem::take(&mut self.column);
         self.columns.reference(&parts, self.column_star);
-        let Some(column) = parts.pop().filter(|_| !self.counted()) else {
+        let Some(column) = parts.pop() else {
             return;
         };
         let qualified = parts.pop().map(|qualifier| (qualifier, column.clone()));
+        self.uses.column(path, &column, qualified.clone());
+        if self.counted() {
+            return self.only_counted.add(&column, qualified);
+        }
         if moves(path) {
             self.moved.add(&column, qualified.clone());
         }
         self.references.add(&column, qualified);
     }
 
-    fn function_ends(&mut self) {
+    fn function_ends(&mut self, path: &[Step]) {
         if let Some(call) = self.functions_open.pop() {
             if call
                 .parts
@@ -258,7 +267,7 @@ impl Collector {
             }
             let name = function_name(&call.parts);
             self.unknown_calls |= !functions::is_known(&name);
-            self.calls(name);
+            self.calls(path, name);
         }
     }
 
@@ -274,7 +283,11 @@ impl Collector {
         }
     }
 
-    fn calls(&mut self, function: String) {
+    fn calls(&mut self, path: &[Step], function: String) {
+        self.uses.function(path, &function);
+        if moves(path) {
+            push_once(&mut self.moved.functions, function.clone());
+        }
         push_once(&mut self.references.functions, function);
     }
 
@@ -344,6 +357,7 @@ impl Visitor for Collector {
             "ReturningClause" => ["old", "new"].into_iter().for_each(|row| self.any_row(row)),
             "AStar" => {
                 self.column_star = true;
+                self.uses.star(path);
                 if !self.counted() {
                     self.references.star = true;
                     self.moved.star |= moves(path);
@@ -375,6 +389,7 @@ impl Visitor for Collector {
             return;
         };
         self.columns.text(path, value, self.copy_reads);
+        self.uses.text(path, value);
         match (last.node, last.field) {
             ("RangeVar", "schemaname") if !value.is_empty() => self.schema = Some(value.into()),
             ("RangeVar", "relname") => self.name = value.into(),
@@ -401,7 +416,9 @@ impl Visitor for Collector {
                     }
                 }
                 // `(value).f` is a part of the value, or calls the function `f` on it.
-                Some(("AIndirection", "indirection")) => self.calls(function_name(&[value.into()])),
+                Some(("AIndirection", "indirection")) => {
+                    self.calls(path, function_name(&[value.into()]));
+                }
                 Some(("AConst", "val")) => self.constant(before, value),
                 Some(("AExpr", "name") | ("SortBy", "use_op")) => {
                     self.foreign_code |= !is_built_in_operator(value);
@@ -444,6 +461,7 @@ impl Visitor for Collector {
             .is_some_and(|step| (step.node, step.field) == ("JoinExpr", "is_natural"))
         {
             self.columns.natural_join();
+            self.uses.natural_join();
         }
     }
 
@@ -465,12 +483,13 @@ impl Visitor for Collector {
             self.kind("UPDATE");
         }
         self.columns.number(path, value);
+        self.uses.number(path);
     }
 
     fn leave(&mut self, path: &[Step], node: &'static str) {
         match node {
             "RangeVar" => self.relation_ends(path),
-            "FuncCall" => self.function_ends(),
+            "FuncCall" => self.function_ends(path),
             "ColumnRef" => self.column_ends(path),
             "UpdateStmt" | "DeleteStmt" => {
                 self.unfiltered |= !self.filters_open.pop().unwrap_or(true);

@@ -30,7 +30,18 @@ const SINKS: &[&str] = &[
     "pg_notify",
     "pg_logical_emit_message",
     "setval",
+    "setseed",
+    "lo_creat",
+    "lo_create",
+    "pg_create_restore_point",
+    "pg_backup_start",
+    "pg_start_backup",
+    "pg_replication_origin_create",
+    "pg_replication_origin_session_setup",
 ];
+
+/// Locks with numbers of one's own, which everybody sees in `pg_locks`.
+const SINK_STARTS: &[&str] = &["pg_advisory_", "pg_try_advisory_"];
 
 /// The class of a function that comes with the server or one of its extensions; `None` for others.
 /// `name` has no schema before it.
@@ -108,7 +119,8 @@ pub fn is_opaque(function: &str) -> bool {
 }
 
 pub(super) fn is_sink(function: &str) -> bool {
-    SINKS.contains(&last_part(function))
+    let name = last_part(function);
+    SINKS.contains(&name) || SINK_STARTS.iter().any(|start| name.starts_with(start))
 }
 
 /// Kinds of statements that do what these functions do.

@@ -11,6 +11,7 @@ mod kinds;
 mod position;
 mod read_only;
 mod settings;
+mod uses;
 mod walk;
 
 use alloc::boxed::Box;
@@ -28,6 +29,7 @@ pub use copy::{CopyFormat, CopyOut, CopySource};
 pub use functions::{Class, class, function_parts, is_harmless, is_opaque};
 pub use read_only::lifts_read_only;
 pub use settings::{Finding, PathChange, schemas};
+pub use uses::{Use, Uses};
 
 use crate::command::Facts;
 
@@ -69,6 +71,8 @@ pub struct Lineage {
     pub opaque: bool,
     /// What the statement writes somewhere is made of these: see [`Lineage::moves`].
     pub moved: References,
+    /// What the statement uses columns for, beside showing them.
+    pub uses: Uses,
     /// Columns that an UPDATE sets; empty where the destination is not that plain.
     pub destinations: Vec<Box<str>>,
 }
@@ -92,7 +96,7 @@ impl Lineage {
 
     /// Values may leave their columns for a place that the masks do not know.
     pub fn moves(&self) -> bool {
-        self.moved.star || !self.moved.columns.is_empty()
+        self.moved.star || !self.moved.columns.is_empty() || !self.moved.functions.is_empty()
     }
 }
 
@@ -412,6 +416,11 @@ fn statement(node: &NodeEnum) -> Result<Read, AnalysisError> {
             .any(|function| functions::is_sink(function))
     {
         moved = collector.references.clone();
+        // `count` tells only how many there are; what it calls on the way does what it does.
+        moved.columns.append(&mut collector.only_counted.columns);
+        moved
+            .qualified
+            .append(&mut collector.only_counted.qualified);
     } else if kind == "CREATE VIEW" {
         // A view's definition is in the catalogue, and its columns are traced through it.
         moved = References::default();
@@ -437,6 +446,7 @@ fn statement(node: &NodeEnum) -> Result<Read, AnalysisError> {
         no_rows: matches!(node, NodeEnum::VariableShowStmt(_)),
         opaque: false,
         moved,
+        uses: collector.uses,
         destinations: collector.destinations,
     };
     Ok(Read {
@@ -568,7 +578,9 @@ pub fn merge_lineage(lineage: &mut Lineage, other: Lineage) {
     lineage.opaque |= other.opaque;
     lineage.moved.columns.extend(other.moved.columns);
     lineage.moved.qualified.extend(other.moved.qualified);
+    lineage.moved.functions.extend(other.moved.functions);
     lineage.moved.star |= other.moved.star;
+    lineage.uses.merge(other.uses);
     lineage.destinations.extend(other.destinations);
 }
 

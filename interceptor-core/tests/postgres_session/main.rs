@@ -23,4 +23,5 @@ mod replication;
 mod scram;
 mod splits;
 mod text;
+mod uses;
 mod verdicts;

@@ -93,6 +93,7 @@ fn kind(kind: &Kind) -> Value {
             "policy": hex::encode(&command.policy),
             "functions": command.functions,
             "unfiltered": command.unfiltered,
+            "masked_uses": command.masked_uses,
             "columns_read": command.columns_read,
             "columns_written": command.columns_written,
             "estimated_rows": command.estimated_rows,

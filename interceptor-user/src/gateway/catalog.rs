@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,15 @@ use interceptor_core::session::postgres::catalog::{
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
 
+use super::catalog_watch::{self, Side};
 use super::stream::Polled;
 use super::upstream::{OpenError, Route};
 
 /// A catalogue older than this is read anew by the next session. Changes through the gateway are
-/// seen at once; this is for those that go past it.
+/// seen at once, those past it [in seconds](catalog_watch); this is for what neither sees.
 const AGE_MAX: Duration = Duration::from_secs(60);
 /// How long reading may take.
-const READ_WAIT_MAX: Duration = Duration::from_secs(30);
+pub(super) const READ_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Bytes of a password file that are read.
 const PASSWORD_BYTES_MAX: usize = 4096;
 
@@ -67,6 +68,8 @@ pub(super) struct Catalogs {
 pub(super) struct Entry {
     /// Counts the changes that went through the gateway.
     generation: AtomicU64,
+    /// Somebody asks the database for changes.
+    watched: AtomicBool,
     /// One session reads, the others wait for its result.
     cached: tokio::sync::Mutex<Option<Cached>>,
 }
@@ -98,9 +101,14 @@ impl Entry {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Nobody asks for changes any more.
+    pub(super) fn unwatched(&self) {
+        self.watched.store(false, Ordering::Release);
+    }
+
     /// The catalogue and its generation. `asked`: one whose reading began before this will not do.
     pub(super) async fn read(
-        &self,
+        self: &Arc<Self>,
         access: Option<&CatalogAccess>,
         target: &Route,
         database: &str,
@@ -118,7 +126,12 @@ impl Entry {
         }
         let (generation, began) = (self.generation(), Instant::now());
         let reading = tokio::time::timeout(READ_WAIT_MAX, read(access, target, database));
-        let catalog = Arc::new(reading.await.map_err(|_| CatalogError::TooSlow)??);
+        let read = reading.await.map_err(|_| CatalogError::TooSlow)??;
+        let catalog = Arc::new(read.catalog);
+        if !self.watched.swap(true, Ordering::AcqRel) {
+            let entry = Arc::downgrade(self);
+            tokio::spawn(catalog_watch::watch(entry, read.side, read.state));
+        }
         *cached = Some(Cached {
             catalog: Arc::clone(&catalog),
             generation,
@@ -128,11 +141,19 @@ impl Entry {
     }
 }
 
+/// What was read.
+struct Reading {
+    catalog: Catalog,
+    side: Side,
+    /// The state of the database before.
+    state: String,
+}
+
 async fn read(
     access: &CatalogAccess,
     target: &Route,
     database: &str,
-) -> Result<Catalog, CatalogError> {
+) -> Result<Reading, CatalogError> {
     let mut config = tokio_postgres::Config::new();
     config
         .user(&access.user)
@@ -145,12 +166,16 @@ async fn read(
     let (stream, _) = opened.map_err(CatalogError::Unreachable)?;
     // What encrypts, if anything does, is the stream.
     let (client, connection) = config.connect_raw(Polled::new(stream), NoTls).await?;
-    // The connection ends when the client is dropped.
     let connection = tokio::spawn(connection);
-    let catalog = query(&client, &access.user).await;
-    drop(client);
-    connection.abort();
-    catalog
+    let side = Side { client, connection };
+    side.client.batch_execute(SETTINGS).await?;
+    let state = catalog_watch::state(&side.client).await?;
+    let catalog = query(&side.client, &access.user).await?;
+    Ok(Reading {
+        catalog,
+        side,
+        state,
+    })
 }
 
 fn password(path: &str) -> Result<Vec<u8>, CatalogError> {
@@ -191,7 +216,8 @@ const RELATIONS: &str = "
       LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
        AND (n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-            OR c.relname IN ('pg_statistic', 'pg_stats', 'pg_stats_ext', 'pg_stats_ext_exprs', 'pg_statistic_ext_data'))
+            OR c.relname IN ('pg_statistic', 'pg_stats', 'pg_stats_ext', 'pg_stats_ext_exprs', 'pg_statistic_ext_data',
+                          'pg_stat_activity'))
      ORDER BY c.oid, a.attnum";
 
 const VIEWS: &str = "
@@ -264,7 +290,6 @@ async fn views_one_by_one(client: &Client) -> Result<HashMap<u32, String>, Catal
 }
 
 async fn query(client: &Client, user: &str) -> Result<Catalog, CatalogError> {
-    client.batch_execute(SETTINGS).await?;
     let mut relations: Vec<CatalogRelation> = Vec::new();
     for row in client.query(RELATIONS, &[]).await? {
         let oid: u32 = row.try_get(0)?;

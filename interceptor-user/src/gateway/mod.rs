@@ -9,6 +9,7 @@
 mod accept;
 mod cancels;
 mod catalog;
+mod catalog_watch;
 mod directory;
 mod drive;
 mod encrypting;

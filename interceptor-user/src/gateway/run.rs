@@ -33,6 +33,7 @@ use crate::cli::arguments::RunArgs;
 use crate::credentials::Credentials;
 use crate::identify::Identifier;
 use crate::kernel::{Attached, KernelError, Plane, PlaneConfig};
+use crate::mask_keys::HostFiles;
 use crate::metrics::{Metrics, serve};
 use crate::tls::Tls;
 use crate::{kernel, telemetry};
@@ -68,7 +69,7 @@ fn run_after(
     let metrics = Metrics::default();
     let sources = Sources {
         directory: arguments.policies.clone(),
-        hash_key: HashKey::new(key),
+        hash_key: HashKey::new(key).with_files(Arc::new(HostFiles)),
         observer: metrics.observer(),
         dns_servers: arguments.dns_servers.clone(),
         memory: arguments.state.join("names.json"),

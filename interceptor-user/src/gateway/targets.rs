@@ -548,13 +548,17 @@ fn change_kernel(plane: &Plane, current: &Directory, next: &Directory) -> Result
 
 /// A policy in a few words.
 pub(super) fn describe(policy: &Snapshot) -> String {
-    format!(
+    let mut text = format!(
         "policy {} with {}, {} and {}",
         hex::encode(policy.hash),
         count(policy.targets.len(), "target"),
         count(policy.rule_count(), "rule"),
         count(policy.mask_count, "mask"),
-    )
+    );
+    for (file, id) in &policy.mask_keys {
+        text.push_str(&format!("; key {id} in {file}"));
+    }
+    text
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -5,6 +5,7 @@
 mod backtest;
 mod deny;
 mod detours;
+mod doors;
 mod drift;
 mod durability;
 mod edges;
@@ -26,6 +27,7 @@ mod pass;
 mod protocol;
 mod quorum;
 mod reload;
+mod replacements;
 mod replication;
 mod support;
 mod tls;

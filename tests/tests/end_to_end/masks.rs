@@ -3,7 +3,7 @@
 use crate::support::{block_on, driver, hides_everything};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use interceptor_tests::policies::SHOP;
 use interceptor_tests::wire::{Wire, bind, describe, execute, parse, sync};
 use interceptor_tests::world::TARGET_V4;
@@ -275,5 +275,46 @@ fn the_log_holds_no_secret() -> Result<()> {
             assert!(!text.contains("catalog-password"));
         }
         Ok(())
+    })
+}
+
+/// A session that is there already sees it within seconds: nobody told the gateway.
+#[test]
+fn changes_past_the_gateway() -> Result<()> {
+    with_gateway("mask-past", SHOP, |world, _| {
+        let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
+        wire.log_in()?;
+        let shown = |wire: &mut Wire, sql: &str| -> Result<String> {
+            let replies = wire.query(sql)?;
+            let row = replies.iter().find(|reply| reply.tag == b'D');
+            Ok(row.map(|row| row.text()).unwrap_or_default())
+        };
+        world.postgres.directly(
+            "CREATE VIEW later AS SELECT name AS shown FROM customers; GRANT ALL ON later TO wire",
+        )?;
+        ensure!(
+            shown(&mut wire, "SELECT shown FROM later WHERE shown LIKE 'Ada%'")?.contains("Ada")
+        );
+        // The view shows another column under the same name and number.
+        world
+            .postgres
+            .directly("CREATE OR REPLACE VIEW later AS SELECT email AS shown FROM customers")?;
+        interceptor_tests::wait_until(
+            "the view's new column is masked",
+            Duration::from_secs(20),
+            || {
+                Ok(
+                    !shown(&mut wire, "SELECT shown FROM later WHERE shown LIKE 'ada%'")?
+                        .contains("ada."),
+                )
+            },
+        )?;
+        // Nor does a table escape by another name.
+        world
+            .postgres
+            .directly("CREATE TABLE fresh (id integer, email text); INSERT INTO fresh VALUES (1, 'x'); GRANT ALL ON fresh TO wire; ALTER TABLE customers RENAME TO old; ALTER TABLE fresh RENAME TO customers")?;
+        interceptor_tests::wait_until("the new table is masked", Duration::from_secs(20), || {
+            Ok(shown(&mut wire, "SELECT email FROM customers")?.contains("****"))
+        })
     })
 }

@@ -330,6 +330,7 @@ fn bits(condition: &Condition) -> u32 {
         Condition::ColumnsRead(_) => 12,
         Condition::ColumnsWritten(_) => 13,
         Condition::NoWhere(_) => 14,
+        Condition::MaskedUses(_) => 20,
         Condition::Incomplete(_) => 15,
         Condition::EstimatedRows(_) => 16,
         Condition::Times(_) => 17,

@@ -46,6 +46,7 @@ fn on_pass_through(conditions: &Conditions, permits: bool) -> Option<&'static st
         | Condition::ColumnsRead(_)
         | Condition::ColumnsWritten(_)
         | Condition::NoWhere(true)
+        | Condition::MaskedUses(_)
         | Condition::Incomplete(true) => {
             Some("with `protocol: tcp` no statement is seen, so it has no tables, columns or functions")
         }

@@ -70,6 +70,7 @@ fn implies(narrow: &Condition, wide: &Condition) -> bool {
         (C::ColumnsRead(a), C::ColumnsRead(b)) | (C::ColumnsWritten(a), C::ColumnsWritten(b)) => {
             each(a, b, is_column_within)
         }
+        (C::MaskedUses(a), C::MaskedUses(b)) => each(a, b, |a, b| a == b),
         (C::NoWhere(a), C::NoWhere(b)) | (C::Incomplete(a), C::Incomplete(b)) => a == b,
         (C::EstimatedRows(a), C::EstimatedRows(b)) => a >= b,
         (C::Times(a), C::Times(b)) => are_windows_within(a, b),

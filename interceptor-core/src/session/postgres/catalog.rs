@@ -190,6 +190,20 @@ impl Catalog {
                 .all(|function| *function.schema == *"pg_catalog")
     }
 
+    /// A function that this may mean was written by somebody in a language in which it can read
+    /// tables, whatever it says of itself.
+    pub(super) fn may_read_tables(&self, function: &str) -> bool {
+        let (schema, name) = match function.rsplit_once('.') {
+            Some((schema, name)) => (Some(schema), name),
+            None => (None, function),
+        };
+        self.functions(name).iter().any(|found| {
+            *found.schema != *"pg_catalog"
+                && schema.is_none_or(|schema| *found.schema == *schema)
+                && !matches!(found.language, Language::Internal | Language::C)
+        })
+    }
+
     /// The `search_path` that a new session of this role begins with, as the server shows it, if its
     /// startup packet sets none. `None` if that is not known.
     pub fn search_path(&self, role: &str) -> Option<&str> {

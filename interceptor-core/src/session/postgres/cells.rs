@@ -7,50 +7,56 @@ use alloc::vec::Vec;
 
 use bytes::{BufMut, BytesMut};
 
+use super::provenance::CopyColumn;
+use super::types::{self, Family, family};
+use super::{nested, numeric};
 use crate::mask::{MASK_TEXT, Masks, Method, TextMask};
 use crate::wire::DecodeError;
 use crate::wire::postgres::backend::{self, Column};
 use crate::wire::postgres::encode;
 
-/// How the cells of a type can be rewritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
-    /// Any text will do: text, varchar, char(n), name, xml, unknown.
-    Text,
-    /// A JSON text: the replacement is a JSON string.
-    Json,
-    /// JSON behind a version byte, in binary format.
-    Jsonb,
-    /// A whole number of eight bytes: a payment card number may hide in it.
-    Int8,
-    /// A decimal number.
-    Numeric,
-    /// Nothing that a pattern looks for fits in: booleans, dates, floats, small integers, UUIDs.
-    Safe,
-    /// Anything else: arrays, composites, enums, extension types.
-    Other,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cell {
+    pub(super) mask: Option<Method>,
+    pub(super) type_oid: u32,
+    pub(super) family: Family,
+    pub(super) binary: bool,
 }
 
-/// The family of a type, by its object id in `pg_type.dat`.
-pub(super) fn family(type_oid: u32) -> Family {
-    match type_oid {
-        18 | 19 | 25 | 142 | 705 | 1042 | 1043 => Family::Text,
-        114 => Family::Json,
-        3802 => Family::Jsonb,
-        20 => Family::Int8,
-        1700 => Family::Numeric,
-        16 | 21 | 23 | 26 | 700 | 701 | 1082 | 1083 | 1114 | 1184 | 1186 | 1266 | 2950 => {
-            Family::Safe
-        }
-        _ => Family::Other,
+/// A column of COPY's text formats. The type of an expression (0) is not known there: text, then.
+pub(super) fn in_copy(column: &CopyColumn) -> Cell {
+    let family = match column.type_oid {
+        0 => Family::Text,
+        known => family(known),
+    };
+    Cell {
+        mask: column.mask,
+        type_oid: column.type_oid,
+        family,
+        binary: false,
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Cell {
-    mask: Option<Method>,
-    family: Family,
-    binary: bool,
+impl Cell {
+    /// Its values may have to be rewritten. `scan`: patterns are looked for.
+    pub(super) fn is_touched(&self, scan: bool) -> bool {
+        self.mask.is_some() || (scan && self.family != Family::Safe)
+    }
+
+    /// Writes what stands for a value, if something has to.
+    pub(super) fn rewritten(
+        self,
+        value: &[u8],
+        masks: &Masks,
+        scan: bool,
+        out: &mut Vec<u8>,
+    ) -> Replaced {
+        match self.mask {
+            Some(method) => replace(self, method, value, masks, out),
+            None if scan => self::scan(self, value, masks, 0, out),
+            None => Replaced::No,
+        }
+    }
 }
 
 /// What happens to the cells of one result's rows.
@@ -70,13 +76,12 @@ impl RowPlan {
             .zip(methods)
             .map(|(column, mask)| Cell {
                 mask,
+                type_oid: column.type_oid,
                 family: family(column.type_oid),
                 binary: column.binary,
             })
             .collect();
-        let idle = !cells
-            .iter()
-            .any(|cell| cell.mask.is_some() || (scan && cell.family != Family::Safe));
+        let idle = !cells.iter().any(|cell| cell.is_touched(scan));
         Self { cells, scan, idle }
     }
 
@@ -131,11 +136,7 @@ impl RowPlan {
         out: &mut BytesMut,
     ) -> bool {
         scratch.clear();
-        let replaced = match cell.mask {
-            Some(method) => replace(cell, method, value, masks, scratch),
-            None if self.scan => scan(cell, value, masks, scratch),
-            None => Replaced::No,
-        };
+        let replaced = cell.rewritten(value, masks, self.scan, scratch);
         match replaced {
             Replaced::No => put_value(out, value),
             Replaced::Null => out.put_i32(-1),
@@ -154,10 +155,14 @@ pub(super) enum RowError {
     Count { row: usize, described: usize },
 }
 
-#[derive(PartialEq, Eq, Clone, Copy)]
-enum Replaced {
+/// What became of a cell.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(super) enum Replaced {
+    /// It may be seen.
     No,
+    /// It is null.
     Null,
+    /// What was written stands for it.
     By,
 }
 
@@ -167,44 +172,233 @@ fn put_value(out: &mut BytesMut, value: &[u8]) {
     out.put_slice(value);
 }
 
-fn replace(cell: Cell, method: Method, value: &[u8], masks: &Masks, out: &mut Vec<u8>) -> Replaced {
-    match (cell.family, cell.binary) {
-        _ if method.is_null() => return Replaced::Null,
-        (Family::Text, _) => masks.apply(method, value, out),
-        (Family::Json, _) | (Family::Jsonb, false) => json_string(out),
-        (Family::Jsonb, true) => {
-            out.push(1);
-            json_string(out);
+/// Writes what stands for a value of a masked column: of the same type, or null.
+pub(super) fn replace(
+    cell: Cell,
+    method: Method,
+    value: &[u8],
+    masks: &Masks,
+    out: &mut Vec<u8>,
+) -> Replaced {
+    let replaced = match (method, cell.family) {
+        (Method::Null, _) => return Replaced::Null,
+        (_, Family::Text) => {
+            masks.apply(method, value, out);
+            true
         }
-        _ => return Replaced::Null,
+        (_, Family::Padded) => {
+            masks.apply(method, value.trim_ascii_end(), out);
+            true
+        }
+        (_, Family::Byte) => {
+            out.push(b'*');
+            true
+        }
+        (_, Family::Xml) => {
+            let mut shown = Vec::new();
+            masks.apply(method, value, &mut shown);
+            escape_xml(&shown, out);
+            true
+        }
+        (_, Family::Json | Family::Jsonb) => json_string(cell, method, value, masks, out),
+        (Method::Placeholder(_), _) => types::neutral(cell.type_oid, cell.binary, value, out),
+        (Method::Token(_), _) => token(cell, method, value, masks, out).is_some(),
+        (Method::Preserve(_), _) => preserve(cell, method, value, masks, out).is_some(),
+        _ => false,
+    };
+    match replaced {
+        true => Replaced::By,
+        false => Replaced::Null,
     }
-    Replaced::By
 }
 
-fn json_string(out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend_from_slice(MASK_TEXT.as_bytes());
-    out.push(b'"');
+fn json_string(cell: Cell, method: Method, value: &[u8], masks: &Masks, out: &mut Vec<u8>) -> bool {
+    let mut value = value;
+    if cell.family == Family::Jsonb && cell.binary {
+        let Some((&version, text)) = value.split_first() else {
+            return false;
+        };
+        out.push(version);
+        value = text;
+    }
+    let mut shown = Vec::new();
+    match method {
+        // Parts of a document are no parts of a value.
+        Method::Partial | Method::Preserve(_) => shown.extend_from_slice(MASK_TEXT.as_bytes()),
+        _ => masks.apply(method, value, &mut shown),
+    }
+    nested::quoted(&shown, out);
+    true
 }
 
-fn scan(cell: Cell, value: &[u8], masks: &Masks, out: &mut Vec<u8>) -> Replaced {
-    let mut digits = Vec::new();
+fn escape_xml(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        match byte {
+            b'<' => out.extend_from_slice(b"&lt;"),
+            b'>' => out.extend_from_slice(b"&gt;"),
+            b'&' => out.extend_from_slice(b"&amp;"),
+            _ => out.push(byte),
+        }
+    }
+}
+
+/// The value as the server writes it in text, the same whichever format it came in: what tokens and
+/// encryption start from.
+fn in_text(cell: Cell, value: &[u8]) -> Option<Vec<u8>> {
+    if !cell.binary {
+        let text = str::from_utf8(value).ok()?;
+        return Some(match cell.family {
+            // 1.50 and 1.5 are one number.
+            Family::Numeric => plain_decimal(text)?.as_bytes().to_vec(),
+            Family::Bytes => hex::decode(text.strip_prefix("\\x")?).ok()?,
+            _ => value.to_vec(),
+        });
+    }
+    let text = match cell.family {
+        Family::Int4 => alloc::format!("{}", i32::from_be_bytes(value.try_into().ok()?)),
+        Family::Int8 => alloc::format!("{}", i64::from_be_bytes(value.try_into().ok()?)),
+        Family::Numeric => plain_decimal(&numeric::to_text(value)?)?.into(),
+        Family::Uuid => {
+            let digits = hex::encode(<[u8; 16]>::try_from(value).ok()?);
+            let part = |from: usize, to: usize| digits.get(from..to);
+            alloc::format!(
+                "{}-{}-{}-{}-{}",
+                part(0, 8)?,
+                part(8, 12)?,
+                part(12, 16)?,
+                part(16, 20)?,
+                part(20, 32)?
+            )
+        }
+        Family::Bytes => return Some(value.to_vec()),
+        _ => return None,
+    };
+    Some(text.into_bytes())
+}
+
+/// Without zeros at the end of the fraction; `None` for what has no digits.
+fn plain_decimal(text: &str) -> Option<&str> {
+    let digits = |byte: u8| byte.is_ascii_digit() || byte == b'.' || byte == b'-';
+    let text = match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => text,
+    };
+    text.bytes().all(digits).then_some(text)
+}
+
+/// Writes a text in the cell's own type and format.
+fn put_text(cell: Cell, text: &str, out: &mut Vec<u8>) -> Option<()> {
+    match (cell.family, cell.binary) {
+        (_, false) => out.extend_from_slice(text.as_bytes()),
+        (Family::Int4, true) => out.extend_from_slice(&text.parse::<i32>().ok()?.to_be_bytes()),
+        (Family::Int8, true) => out.extend_from_slice(&text.parse::<i64>().ok()?.to_be_bytes()),
+        (Family::Numeric, true) => out.extend_from_slice(&numeric::to_binary(text)?),
+        (Family::Uuid, true) => {
+            let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
+            out.extend_from_slice(&hex::decode(digits).ok()?);
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// A token in types that have room for one.
+fn token(cell: Cell, method: Method, value: &[u8], masks: &Masks, out: &mut Vec<u8>) -> Option<()> {
+    let digest = masks.token(method, &in_text(cell, value)?)?;
+    let (start, _) = digest.split_first_chunk::<8>()?;
+    let number = u64::from_be_bytes(*start);
+    let text = match cell.family {
+        Family::Int4 => alloc::format!("{}", number >> 33),
+        Family::Int8 => alloc::format!("{}", number >> 1),
+        Family::Numeric => alloc::format!("{}", number % NUMERIC_TOKENS),
+        Family::Uuid => {
+            let mut bytes = *digest.first_chunk::<16>()?;
+            // Version 8, of whatever origin (RFC 9562).
+            let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
+            *version = (*version & 0x0f) | 0x80;
+            *variant = (*variant & 0x3f) | 0x80;
+            let cell = Cell {
+                binary: true,
+                ..cell
+            };
+            let text = in_text(cell, &bytes)?;
+            alloc::string::String::from_utf8(text).ok()?
+        }
+        Family::Bytes => {
+            let bytes = digest.first_chunk::<16>()?;
+            match cell.binary {
+                true => out.extend_from_slice(bytes),
+                false => {
+                    out.extend_from_slice(alloc::format!("\\x{}", hex::encode(bytes)).as_bytes())
+                }
+            }
+            return Some(());
+        }
+        _ => return None,
+    };
+    put_text(cell, &text, out)
+}
+
+/// Numbers that tokens of type `numeric` are drawn from.
+const NUMERIC_TOKENS: u64 = 1_000_000_000_000_000_000;
+
+/// A value of the same format, in types that have one.
+fn preserve(
+    cell: Cell,
+    method: Method,
+    value: &[u8],
+    masks: &Masks,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    let text = in_text(cell, value)?;
+    let preserved = match cell.family {
+        Family::Int4 => masks.preserved_integer(method, &text, 32),
+        Family::Int8 => masks.preserved_integer(method, &text, 64),
+        Family::Numeric => masks.preserved_decimal(method, &text),
+        Family::Uuid => masks.preserved_hexadecimal(method, &text),
+        _ => None,
+    }?;
+    put_text(cell, str::from_utf8(&preserved).ok()?, out)
+}
+
+/// Looks for patterns in a value that is not masked. `depth`: how many values it is inside of.
+pub(super) fn scan(
+    cell: Cell,
+    value: &[u8],
+    masks: &Masks,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Replaced {
+    if depth > nested::DEPTH_MAX {
+        return Replaced::Null;
+    }
     let (text, rewritable) = match (cell.family, cell.binary) {
-        (Family::Safe, _) => return Replaced::No,
-        (Family::Text | Family::Json, _) | (Family::Jsonb | Family::Other, false) => (value, true),
-        (Family::Int8, true) => {
-            let number = value.try_into().map_or(0, i64::from_be_bytes);
-            digits.extend_from_slice(alloc::format!("{number}").as_bytes());
-            (digits.as_slice(), false)
+        (Family::Safe | Family::Int4 | Family::Uuid, _) => return Replaced::No,
+        (Family::Json, _) | (Family::Jsonb, false) => return nested::json(value, masks, out),
+        (Family::Jsonb, true) => {
+            let Some((&version, text)) = value.split_first() else {
+                return Replaced::Null;
+            };
+            out.push(version);
+            return nested::json(text, masks, out);
         }
-        (Family::Numeric, true) => {
-            numeric_digits(value, &mut digits);
-            (digits.as_slice(), false)
+        (Family::Text | Family::Padded, _) => (value, true),
+        (Family::Record | Family::Other, false) => (value, true),
+        (Family::Array(element), false) => (value, is_text(element)),
+        (Family::Int8 | Family::Numeric | Family::Inet | Family::Mac, true) => {
+            let Some(text) = readable(cell, value) else {
+                return Replaced::No;
+            };
+            return match masks.mask_text(text.as_bytes(), out) {
+                TextMask::Clean => Replaced::No,
+                _ => Replaced::Null,
+            };
         }
-        // Lengths stand inside, so that nothing can be replaced in place.
-        (Family::Int8 | Family::Numeric, false) | (Family::Jsonb | Family::Other, true) => {
-            (value, false)
+        (Family::Array(_) | Family::Record | Family::Other, true) => {
+            return composite(value, masks, depth, out);
         }
+        // Lengths stand inside, or not every text is a value.
+        _ => (value, false),
     };
     match masks.mask_text(text, out) {
         TextMask::Clean => Replaced::No,
@@ -213,33 +407,49 @@ fn scan(cell: Cell, value: &[u8], masks: &Masks, out: &mut Vec<u8>) -> Replaced 
     }
 }
 
-/// The whole digits of a binary numeric: groups of four (`numeric_send`).
-fn numeric_digits(value: &[u8], out: &mut Vec<u8>) {
-    let word = |index: usize| {
-        value
-            .get(index * 2..index * 2 + 2)
-            .and_then(|word| word.try_into().ok())
-            .map(u16::from_be_bytes)
-    };
-    let (Some(groups), Some(weight)) = (word(0), word(1)) else {
-        return;
-    };
-    for index in 0..i32::from(weight as i16) + 1 {
-        let group = usize::try_from(index).unwrap_or(0);
-        let digits = if group < usize::from(groups) {
-            word(4 + group).unwrap_or(0)
-        } else {
-            0
-        };
-        let text = if out.is_empty() {
-            alloc::format!("{digits}")
-        } else {
-            alloc::format!("{digits:04}")
-        };
-        out.extend_from_slice(text.as_bytes());
-        // A numeric may have 131,072 digits; a card number has 19.
-        if out.len() > 64 {
-            return;
+fn is_text(type_oid: u32) -> bool {
+    matches!(types::family(type_oid), Family::Text | Family::Padded)
+}
+
+/// An array or a row, whichever it is; of what is neither the bytes are looked at as they are.
+fn composite(value: &[u8], masks: &Masks, depth: usize, out: &mut Vec<u8>) -> Replaced {
+    let start = out.len();
+    for take in [nested::array, nested::record] {
+        if let Some(found) = take(value, masks, depth, out) {
+            return found;
         }
+        out.truncate(start);
+    }
+    match masks.mask_text(value, out) {
+        TextMask::Clean => Replaced::No,
+        _ => Replaced::Null,
+    }
+}
+
+/// What a pattern would find in the value's text form.
+fn readable(cell: Cell, value: &[u8]) -> Option<alloc::string::String> {
+    match (cell.family, value) {
+        (Family::Int8, _) => Some(alloc::format!(
+            "{}",
+            i64::from_be_bytes(value.try_into().ok()?)
+        )),
+        (Family::Numeric, _) => numeric::to_text(value),
+        // Family, bits, whether it is a network, length, address.
+        (Family::Inet, [_, _, _, 4, address @ ..]) => {
+            let address = <[u8; 4]>::try_from(address).ok()?;
+            Some(alloc::format!("{}", core::net::Ipv4Addr::from(address)))
+        }
+        (Family::Inet, [_, _, _, 16, address @ ..]) => {
+            let address = <[u8; 16]>::try_from(address).ok()?;
+            Some(alloc::format!("{}", core::net::Ipv6Addr::from(address)))
+        }
+        (Family::Mac, _) => {
+            let parts: Vec<_> = value
+                .iter()
+                .map(|byte| alloc::format!("{byte:02x}"))
+                .collect();
+            Some(parts.join(":"))
+        }
+        _ => None,
     }
 }

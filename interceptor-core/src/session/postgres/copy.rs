@@ -4,10 +4,10 @@
 
 use alloc::vec::Vec;
 
-use super::cells::{self, Family};
+use super::cells::{self, Replaced};
 use super::copy_binary::BinaryCopy;
 use super::provenance::CopyColumn;
-use crate::mask::{Masks, TextMask};
+use crate::mask::Masks;
 use crate::sql::CopyFormat;
 
 /// Bytes of one row that are held until its end is seen.
@@ -214,41 +214,20 @@ impl TextCopy {
 
     /// Writes one field; true if it was rewritten.
     fn field(&self, column: &CopyColumn, raw: &[u8], masks: &Masks, out: &mut Vec<u8>) -> bool {
-        let (mask, family) = (column.mask, cells::family(column.type_oid));
-        let untouched =
-            raw == self.format.null || (mask.is_none() && (!self.scan || family == Family::Safe));
-        if untouched {
+        let cell = cells::in_copy(column);
+        if raw == self.format.null || !cell.is_touched(self.scan) {
             out.extend_from_slice(raw);
             return false;
         }
         let value = self.unescape(raw);
         let mut replacement = Vec::new();
-        let null = match mask {
-            // The type of an expression (0) is not known here: text, then.
-            Some(method)
-                if method.is_null() || (family != Family::Text && column.type_oid != 0) =>
-            {
-                true
-            }
-            Some(method) => {
-                masks.apply(method, &value, &mut replacement);
-                false
-            }
-            None => match masks.mask_text(&value, &mut replacement) {
-                TextMask::Clean => {
-                    out.extend_from_slice(raw);
-                    return false;
-                }
-                TextMask::Null { .. } => true,
-                TextMask::Rewritten { .. } => matches!(family, Family::Int8 | Family::Numeric),
-            },
-        };
-        if null {
-            out.extend_from_slice(&self.format.null);
-        } else {
-            self.escape(&replacement, out);
+        let replaced = cell.rewritten(&value, masks, self.scan, &mut replacement);
+        match replaced {
+            Replaced::No => out.extend_from_slice(raw),
+            Replaced::Null => out.extend_from_slice(&self.format.null),
+            Replaced::By => self.escape(&replacement, out),
         }
-        true
+        replaced != Replaced::No
     }
 
     fn unescape(&self, raw: &[u8]) -> Vec<u8> {

@@ -232,7 +232,7 @@ impl Session {
             // ReadyForQuery cannot be in the way: within an extended query the client must Sync.
             return Ok(self.unreadable(Form::Query, text));
         }
-        if self.awaits_estimates() {
+        if self.awaits_catalog() {
             return Ok(Taken::Waits);
         }
         let read = self.decoded(text);
@@ -266,7 +266,7 @@ impl Session {
         if self.readable(parse.text) != Readable::Now {
             return Ok(self.unreadable(form, parse.text));
         }
-        if self.awaits_estimates() {
+        if self.awaits_catalog() {
             return Ok(Taken::Waits);
         }
         let read = if parse.statement.len() > NAME_BYTES_MAX {
@@ -318,7 +318,7 @@ impl Session {
             }
             Found::Absent => self.refuse_unread(form, b"", no_statement(bind.statement)),
             Found::Known(statement) => {
-                if self.awaits_estimates() {
+                if self.awaits_catalog() {
                     return Ok(Taken::Waits);
                 }
                 let text = statement.text.as_str();

@@ -321,6 +321,14 @@ impl Session {
         if copies {
             parts.own().incomplete.get_or_insert(COPIES_MASKED);
         }
+        if usual.has_columns()
+            && let Some(known) = self.known_provenance(&usual)
+        {
+            let uses = known.masked_uses(parts.lineage(), parts.facts());
+            if !uses.is_empty() {
+                parts.own().masked_uses = uses;
+            }
+        }
         if self.needs_estimates() {
             parts.own().estimated_rows = self.estimated_rows(&parts);
         }
@@ -405,9 +413,14 @@ impl Session {
         if let Some(copies) = copies_by_name(masks, facts, lineage) {
             return copies;
         }
-        let moved = &lineage.moved;
-        let known = self.known_provenance(masks);
-        known.is_some_and(|known| known.carried(moved, lineage, facts).is_some())
+        // Without a catalogue nothing tells whether a view or a function shows what is masked.
+        let Some(known) = self.known_provenance(masks) else {
+            return true;
+        };
+        let outdated = self.catalog.changing.as_ref().is_some_and(|changes| {
+            changes.anything || known.is_outdated(&changes.relations, facts)
+        });
+        outdated || known.may_carry(&lineage.moved, lineage, facts)
     }
 
     /// Decides on a command that is about to run and gives it its number.

@@ -32,6 +32,8 @@ pub(super) struct CatalogState {
     pub(super) for_masks: bool,
     /// It could not be read, which only estimates needed.
     unavailable: bool,
+    /// A message of the server waits for it.
+    for_message: bool,
     /// It was read for the very message that is at hand.
     pub(super) fresh: bool,
     /// The generation that `catalog` belongs to, and the newest known.
@@ -58,7 +60,7 @@ impl Session {
         self.catalog.generation = generation;
         self.catalog.newest = self.catalog.newest.max(generation);
         self.catalog.awaited = false;
-        self.catalog.fresh = true;
+        self.catalog.fresh = core::mem::take(&mut self.catalog.for_message);
     }
 
     /// The catalogue has had changes up to this generation: an older one is not used any more.
@@ -140,12 +142,18 @@ impl Session {
         self.catalog.changing.as_ref()
     }
 
-    /// Nothing is decided before the catalogue is known that it takes. `true`: wait.
-    pub(super) fn awaits_estimates(&mut self) -> bool {
-        let state = &self.catalog;
-        if self.known_catalog().is_some() || state.unavailable || !self.reads_catalog() {
+    /// Nothing is decided before the catalogue is known, where it can be read: it tells how names are
+    /// found, how large tables are, and what views and functions show that names alone do not tell.
+    /// `true`: wait.
+    pub(super) fn awaits_catalog(&mut self) -> bool {
+        if self.known_catalog().is_some() || !self.reads_catalog() {
             return false;
         }
+        let for_masks = self.may_mask_columns();
+        if !for_masks && self.catalog.unavailable {
+            return false;
+        }
+        self.catalog.for_masks |= for_masks;
         if !self.catalog.awaited {
             self.catalog.awaited = true;
             self.actions.push_back(Action::ReadCatalog { anew: false });
@@ -231,7 +239,9 @@ impl Session {
 
     pub(super) fn want_catalog(&mut self) -> Stop {
         self.catalog.for_masks = true;
+        // One that is being read already may be older than what the message speaks of.
         if !self.catalog.awaited {
+            self.catalog.for_message = true;
             self.catalog.awaited = true;
             self.actions.push_back(Action::ReadCatalog { anew: true });
         }

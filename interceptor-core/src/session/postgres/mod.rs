@@ -32,6 +32,8 @@ mod limits;
 pub mod login;
 mod names;
 mod negotiation;
+mod nested;
+mod numeric;
 mod overlap;
 mod prepared;
 mod provenance;
@@ -46,6 +48,7 @@ mod search_path;
 mod sizes;
 mod startup;
 mod submit;
+mod types;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

@@ -37,6 +37,19 @@ const STATISTICS_VALUES: &[&str] = &[
     "stxdexpr",
 ];
 
+/// What other sessions run, with the values that stand in it: relation and column.
+const TEXTS_OF_OTHERS: &[(&str, &str)] = &[
+    ("pg_stat_activity", "query"),
+    ("pg_stat_statements", "query"),
+];
+
+/// Functions of the server that show what is in [`STATISTICS`] or [`TEXTS_OF_OTHERS`].
+const TELLING: &[&str] = &[
+    "pg_mcv_list_items",
+    "pg_stat_get_activity",
+    "pg_stat_get_backend_activity",
+];
+
 /// Columns of every table that its catalogue entry does not list.
 const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
 
@@ -94,6 +107,8 @@ impl Provenance {
                             .iter()
                             .any(|start| column.name.starts_with(start));
                     holds.then_some(Method::Null)
+                } else if TEXTS_OF_OTHERS.contains(&(&*relation.name, &*column.name)) {
+                    Some(Method::Full)
                 } else {
                     masks.column(&relation.schema, &relation.name, &column.name)
                 };
@@ -298,6 +313,38 @@ impl Provenance {
             .any(|function| !self.is_trusted(function))
     }
 
+    /// What is made of `references` may hold something masked: by its columns, or by a function that
+    /// could have read it.
+    pub(super) fn may_carry(
+        &self,
+        references: &References,
+        lineage: &Lineage,
+        facts: &Facts,
+    ) -> bool {
+        let mut functions = references.functions.iter();
+        functions.any(|function| self.catalog.may_read_tables(function))
+            || self.carried(references, lineage, facts).is_some()
+    }
+
+    /// What the statement uses masked columns for, beside showing them. Where names are another's, as
+    /// of what a FROM clause derives, whatever the statement refers to counts.
+    pub(super) fn masked_uses(&self, lineage: &Lineage, facts: &Facts) -> Vec<&'static str> {
+        let is_column = |name: &Box<str>| {
+            let named = facts.reads.iter().chain(&facts.writes);
+            let mut relations = named.flat_map(|named| self.catalog.resolve(named));
+            relations.any(|relation| relation.columns.iter().any(|column| column.name == *name))
+        };
+        let is_masked = |references: &References| {
+            self.may_carry(references, lineage, facts)
+                || ((lineage.derived || !references.columns.iter().all(is_column))
+                    && self.may_carry(&lineage.whole, lineage, facts))
+        };
+        let uses = lineage.uses.all();
+        uses.filter(|(_, references)| is_masked(references))
+            .map(|(used, _)| used.name())
+            .collect()
+    }
+
     /// The strictest mask among the columns that `references` may mean.
     pub(super) fn carried(
         &self,
@@ -390,7 +437,7 @@ impl Provenance {
             Some(_) => return false,
             None => function,
         };
-        self.catalog.is_built_in(name) && !sql::is_opaque(name)
+        self.catalog.is_built_in(name) && !sql::is_opaque(name) && !TELLING.contains(&name)
     }
 
     /// The columns of COPY relation TO.

@@ -121,7 +121,7 @@ impl Hiding {
             code_speaks,
             located,
             quotes: data || (evaluates && !located && !constraint),
-            numbers: evaluates && !located && (code.starts_with(b"22") || code.starts_with(b"54")),
+            numbers: evaluates && !located && !constraint,
         }
     }
 
@@ -133,7 +133,7 @@ impl Hiding {
             b'M' if self.code_speaks => Some(HIDDEN.as_bytes().to_vec()),
             b'M' | b'H' => {
                 let text = if self.quotes || (field == b'H' && !self.located) {
-                    unquoted(text)
+                    without_tail(unquoted(text))
                 } else {
                     text.to_vec()
                 };
@@ -215,13 +215,47 @@ fn unnumbered(text: &[u8]) -> Vec<u8> {
 
 /// The text with everything from the first quote to the last replaced: values may hold quotes.
 fn unquoted(text: &[u8]) -> Vec<u8> {
-    match (memchr::memchr(b'"', text), memchr::memrchr(b'"', text)) {
-        (Some(first), Some(last)) if first < last => {
-            let mut result = text.get(..=first).unwrap_or_default().to_vec();
-            result.extend_from_slice(MASK_TEXT.as_bytes());
-            result.extend_from_slice(text.get(last..).unwrap_or_default());
-            result
+    let (Some(first), Some(last)) = (quote_from(text), quote_before(text)) else {
+        return text.to_vec();
+    };
+    match (text.get(..first), text.get(last..)) {
+        (Some(before), Some(behind)) if first <= last => {
+            [before, MASK_TEXT.as_bytes(), behind].concat()
         }
         _ => text.to_vec(),
+    }
+}
+
+/// Quotes as servers write them that speak other languages.
+const QUOTES: [&str; 9] = ["\"", "«", "»", "„", "“", "”", "‘", "’", "‚"];
+
+/// Behind the first quote.
+fn quote_from(text: &[u8]) -> Option<usize> {
+    let found = QUOTES.iter().filter_map(|quote| {
+        memchr::memmem::find(text, quote.as_bytes()).map(|at| at + quote.len())
+    });
+    found.min()
+}
+
+/// The last quote.
+fn quote_before(text: &[u8]) -> Option<usize> {
+    let found = QUOTES
+        .iter()
+        .filter_map(|quote| memchr::memmem::rfind(text, quote.as_bytes()));
+    found.max()
+}
+
+/// Some messages name what they are about behind a colon and without quotes.
+fn without_tail(text: Vec<u8>) -> Vec<u8> {
+    let Some(at) = memchr::memmem::find(&text, b": ").map(|at| at + 2) else {
+        return text;
+    };
+    let (start, tail) = text.split_at_checked(at).unwrap_or((&text, &[]));
+    let hidden = QUOTES.iter().any(|quote| {
+        tail.starts_with([quote.as_bytes(), MASK_TEXT.as_bytes()].concat().as_slice())
+    });
+    match hidden || tail.is_empty() {
+        true => text,
+        false => [start, MASK_TEXT.as_bytes()].concat(),
     }
 }

@@ -145,6 +145,7 @@ fn print_facts(facts: &Facts, out: &mut impl Write) -> io::Result<()> {
         ("columns read", texts(&facts.columns_read)),
         ("columns written", texts(&facts.columns_written)),
         ("functions", texts(&facts.functions)),
+        ("uses masked columns to", texts(&facts.masked_uses)),
     ] {
         if !list.is_empty() {
             field(name, &list.join(", "), out)?;

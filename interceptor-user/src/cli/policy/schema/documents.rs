@@ -16,6 +16,7 @@ pub(super) fn mappings() -> Vec<Mapping> {
         tls(),
         rule(),
         mask(),
+        mask_key(),
         detector(),
         identity(),
         identity_entry(),
@@ -319,10 +320,28 @@ fn mask() -> Mapping {
             ("columns", list("`table.column` or `schema.table.column`, each part with `*`.", "column")),
             ("patterns", list("What values look like, wherever they stand in a text.", "pattern")),
             ("with", describe("What is shown instead. Default full.", "method")),
+            ("key", describe("The key of `token` and `preserve`.", "maskKey")),
+            (
+                "placeholder",
+                json!({"description": "What `placeholder` shows. Default the name of the column or pattern in `<>`.", "type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[^\"\\\\{}(),]*$"}),
+            ),
             ("when", json!({"description": "`named`: only where a Rule's `mask` names it. Default always.", "enum": ["always", "named"]})),
         ],
     )
     .also(json!({"anyOf": [{"required": ["columns"]}, {"required": ["patterns"]}]}))
+}
+
+fn mask_key() -> Mapping {
+    Mapping::new(
+        "maskKey",
+        "`key`",
+        "A key of masks.",
+        &["file"],
+        vec![(
+            "file",
+            json!({"description": "A file of 32 to 4096 bytes on the gateway's host; an absolute path.", "type": "string", "pattern": "^/"}),
+        )],
+    )
 }
 
 fn detector() -> Mapping {

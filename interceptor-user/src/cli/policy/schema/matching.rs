@@ -55,6 +55,10 @@ fn conditions() -> Mapping {
                 truth("An UPDATE or DELETE without WHERE is in it, or none is."),
             ),
             (
+                "maskedUses",
+                list("What a masked column is used for.", "maskedUse"),
+            ),
+            (
                 "incomplete",
                 truth("The gateway cannot tell all that it does, or it can."),
             ),

@@ -75,6 +75,10 @@ pub(super) fn definitions() -> Map<String, Value> {
             ],
         }),
     );
+    add(
+        "maskedUse",
+        json!({"enum": vocabulary::masked_uses().collect::<Vec<_>>()}),
+    );
     add("kind", json!({"enum": vocabulary::statement_kinds()}));
     add(
         "pattern",

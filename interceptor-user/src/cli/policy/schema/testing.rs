@@ -102,6 +102,10 @@ fn facts() -> Mapping {
                 truth("An UPDATE or DELETE without WHERE is in it."),
             ),
             (
+                "maskedUses",
+                list("What masked columns are used for.", "maskedUse"),
+            ),
+            (
                 "incomplete",
                 truth("The gateway cannot tell all that it does."),
             ),
