@@ -2,6 +2,7 @@
 
 mod certificates;
 mod hostile;
+mod logins;
 mod upstream;
 
 use std::fs;
