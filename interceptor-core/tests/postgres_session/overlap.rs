@@ -24,9 +24,16 @@ fn marker(number: usize) -> String {
     format!("<marker{number}>")
 }
 
+/// A session whose reads overlap their record.
+fn overlapping(policy: &str) -> Pair {
+    let mut pair = Pair::running(policy);
+    pair.session.let_reads_overlap();
+    pair
+}
+
 /// A session whose first read went, and is not on record.
 fn reading() -> Pair {
-    let mut pair = Pair::running(RULES);
+    let mut pair = overlapping(RULES);
     pair.withhold = true;
     pair.client(&read(0));
     assert!(holds(&pair.to_server, "WHERE id = 0"));
@@ -68,7 +75,7 @@ fn however_a_reply_is_cut_nothing_of_it_is_read_before_its_record() {
 
 #[test]
 fn the_extended_protocol_is_no_other() {
-    let mut pair = Pair::running(RULES);
+    let mut pair = overlapping(RULES);
     pair.withhold = true;
     let messages = [
         parse("", "SELECT total FROM orders"),
@@ -112,7 +119,7 @@ fn what_may_do_more_than_read_waits_as_ever() {
         "NOTIFY channel",
     ] {
         let policy = RULES.replace("default: allow", "default: allow\n  incomplete: allow");
-        let mut pair = Pair::running(&policy);
+        let mut pair = overlapping(&policy);
         pair.withhold = true;
         pair.client(&query(sql));
         assert!(!pair.session.is_closed());
@@ -179,7 +186,7 @@ fn a_server_that_closes_is_heard_to_its_end() {
 /// In the middle of a row that passes, an error would be read as its bytes.
 #[test]
 fn an_end_within_a_row_says_nothing_more() {
-    let mut pair = Pair::running(RULES);
+    let mut pair = overlapping(RULES);
     pair.client(&read(0));
     let (long, value) = (1_000, "x".repeat(1_000));
     let whole = [rows(&[(ORDERS, 2)]), row(&[Some(&value)])].concat();
@@ -204,7 +211,7 @@ proptest! {
     /// of it is read in the end.
     #[test]
     fn what_is_read_is_on_record(script in prop::collection::vec((0u8..3, 1usize..90), 1..60)) {
-        let mut pair = Pair::running(RULES);
+        let mut pair = overlapping(RULES);
         pair.withhold = true;
         let (mut sent, mut confirmed, mut said) = (0usize, 0usize, Vec::new());
         let mut answered = 0;
@@ -237,4 +244,15 @@ proptest! {
         prop_assert_eq!(&pair.to_client, &said);
         prop_assert_eq!(pair.session.state(), "idle");
     }
+}
+
+/// A read is no exception where nobody chose that it is.
+#[test]
+fn unless_chosen_a_read_waits_for_its_record() {
+    let mut pair = Pair::running(RULES);
+    pair.withhold = true;
+    pair.client(&read(0));
+    assert!(!holds(&pair.to_server, "WHERE id = 0"));
+    pair.confirm();
+    assert!(holds(&pair.to_server, "WHERE id = 0"));
 }

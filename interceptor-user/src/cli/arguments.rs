@@ -153,6 +153,15 @@ pub struct CaPlace {
     pub json: bool,
 }
 
+/// When a command that can only read goes to the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditReads {
+    /// Once it is recorded, as all others.
+    Wait,
+    /// At once; its reply waits for the record.
+    Overlap,
+}
+
 /// `interceptor run`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -185,6 +194,15 @@ pub struct RunArgs {
         hide_possible_values = true
     )]
     pub audit_durability: crate::audit::Durability,
+    /// When a command that can only read goes to the target: once it is recorded, as all others, or while its
+    /// record is on its way; then its reply waits for the record
+    #[arg(
+        long,
+        value_name = "wait|overlap",
+        default_value = "wait",
+        hide_possible_values = true
+    )]
+    pub audit_reads: AuditReads,
     /// Directory of the gateway's own certificate authority, if it has one (`interceptor ca init`)
     #[arg(long, value_name = "DIR", default_value = CA, value_hint = ValueHint::DirPath)]
     pub ca: PathBuf,

@@ -181,6 +181,9 @@ async fn drive(
     if shared.tls.has_certificate(&session.target().name) {
         session.offer_tls();
     }
+    if shared.reads_overlap {
+        session.let_reads_overlap();
+    }
     let reached = *stage.borrow_and_update();
     let mut driver = Driver {
         session,

@@ -67,6 +67,8 @@ struct Shared {
     /// What logins need.
     credentials: Arc<Credentials>,
     workers: workers::Workers,
+    /// What only reads goes while its record is on its way.
+    reads_overlap: bool,
     /// Of connections that pass through.
     pipes: pass::Pipes,
     /// What has been decided.

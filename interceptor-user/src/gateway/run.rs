@@ -29,7 +29,7 @@ use super::{Shared, accept, catalog, event, pass, scrape, sessions};
 use crate::admin::{self, AdminContext, ReloadRequest, UpgradeRequest};
 use crate::approval::Approvals;
 use crate::audit::{Durability, Recorder, Store};
-use crate::cli::arguments::RunArgs;
+use crate::cli::arguments::{AuditReads, RunArgs};
 use crate::credentials::Credentials;
 use crate::identify::Identifier;
 use crate::kernel::{Attached, KernelError, Plane, PlaneConfig};
@@ -209,6 +209,7 @@ async fn serve(
         catalogs: catalog::Catalogs::default(),
         identifier,
         credentials: Arc::new(credentials),
+        reads_overlap: arguments.audit_reads == AuditReads::Overlap,
         workers: super::workers::Workers::start()?,
         pipes: pass::Pipes::default(),
         metrics: own.metrics,

@@ -216,6 +216,8 @@ pub struct Session {
     gates: VecDeque<Gate>,
     /// Points in `to_client` behind which nothing goes before the event of a read is durable.
     reply_gates: VecDeque<ReplyGate>,
+    /// What only reads need not wait for its record.
+    reads_overlap: bool,
     sent_up: u64,
     sent_down: u64,
     tickets: u64,
@@ -289,6 +291,7 @@ impl Session {
             to_server: BytesMut::new(),
             gates: VecDeque::new(),
             reply_gates: VecDeque::new(),
+            reads_overlap: false,
             sent_up: 0,
             sent_down: 0,
             tickets: 0,

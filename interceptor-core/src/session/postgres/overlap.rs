@@ -22,6 +22,11 @@ pub(super) struct ReplyGate {
 }
 
 impl Session {
+    /// What only reads need not wait for its record: its reply does.
+    pub fn let_reads_overlap(&mut self) {
+        self.reads_overlap = true;
+    }
+
     /// Records what must be durable before anything that the server says from now on reaches the client.
     pub(super) fn record_beside(&mut self, kind: Kind) {
         self.tickets += 1;
@@ -80,8 +85,15 @@ impl Session {
     }
 }
 
+impl Session {
+    /// A command goes while its record is on its way.
+    pub(super) fn may_overlap(&self, judged: &Judged) -> bool {
+        self.reads_overlap && only_reads(judged)
+    }
+}
+
 /// The command can only read, and its own text says so: nothing runs by name.
-pub(super) fn may_overlap(judged: &Judged) -> bool {
+fn only_reads(judged: &Judged) -> bool {
     let analysis = &judged.analysis;
     let by_name = !analysis.executes.is_empty() || !analysis.fetches.is_empty();
     !by_name && judged.facts().only_reads()

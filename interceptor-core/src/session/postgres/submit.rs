@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::Session;
 use super::hold::shown_parameters;
 use super::judge::{self, Judged};
-use super::overlap;
 use super::queue::{Expected, Running};
 use super::resolve;
 use crate::audit::event::Kind;
@@ -82,7 +81,7 @@ impl Session {
         };
         match outcome {
             Outcome::Allow => {
-                match overlap::may_overlap(&pending.judged) {
+                match self.may_overlap(&pending.judged) {
                     true => self.record_beside(Kind::Command(event)),
                     false => self.record_before(Kind::Command(event)),
                 }
