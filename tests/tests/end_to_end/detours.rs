@@ -152,10 +152,13 @@ fn by_a_statement_that_changes_hands() -> Result<()> {
             ]
             .concat(),
         )?;
-        let replies = wire.until(b'Z')?;
+        // It is judged as what it has become.
+        let replies = wire.until(b'N')?;
         ensure!(
-            replies.iter().any(|reply| reply.tag == b'E'),
-            "nothing was refused: {replies:?}"
+            replies
+                .last()
+                .is_some_and(|notice| notice.text().contains("waits for approval")),
+            "nobody was asked: {replies:?}"
         );
         // The same by EXECUTE: it is held, and a cancel ends that.
         let mut wire = Wire::new(world.connect(TARGET_V4)?)?;
