@@ -3,6 +3,7 @@
 //! It owns the way back from events to [`Subject`] and [`Facts`]. It must not know where records come
 //! from, or what a policy says.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -30,7 +31,7 @@ pub enum Lost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordedFacts {
     /// All that the decision was made on.
-    Whole(Facts),
+    Whole(Box<Facts>),
     /// They were not recorded yet when this was written: the text has to be analysed.
     Absent,
 }
@@ -56,7 +57,7 @@ pub fn facts(command: &Command) -> Result<RecordedFacts, Lost> {
     if command.facts == 0 && kinds != [CONNECT] {
         return Ok(RecordedFacts::Absent);
     }
-    Ok(RecordedFacts::Whole(Facts {
+    Ok(RecordedFacts::Whole(Box::new(Facts {
         kinds,
         reads: relations(&command.reads)?,
         writes: relations(&command.writes)?,
@@ -70,7 +71,7 @@ pub fn facts(command: &Command) -> Result<RecordedFacts, Lost> {
         unknown_calls: false,
         estimated_rows: command.estimated_rows,
         incomplete: (!command.incomplete.is_empty()).then_some(INCOMPLETE),
-    }))
+    })))
 }
 
 fn masked_uses(list: &[String]) -> Result<Vec<&'static str>, Lost> {
@@ -174,7 +175,10 @@ mod tests {
             incomplete: "it copies".into(),
             ..Command::default()
         };
-        assert_eq!(facts(&command), Ok(RecordedFacts::Whole(facts_before)));
+        assert_eq!(
+            facts(&command),
+            Ok(RecordedFacts::Whole(Box::new(facts_before)))
+        );
         let older = Command {
             facts: 0,
             ..command.clone()

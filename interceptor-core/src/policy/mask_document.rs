@@ -12,6 +12,7 @@ use saphyr_parser::Span;
 
 use super::Source;
 use super::error::PolicyError;
+use super::mask_problem::MaskProblem;
 use super::match_document::column;
 use super::problem::Problem;
 use super::read::{Reader, did_you_mean, report};
@@ -137,7 +138,7 @@ impl MaskDocument {
             errors,
             source,
             *place,
-            Problem::KeyFile { path, message },
+            Problem::Mask(MaskProblem::KeyFile { path, message }),
             None,
         );
         Method::Null
@@ -175,7 +176,7 @@ fn read_key(reader: &mut Reader<'_>, node: &Node) -> Option<(String, Span)> {
 fn read_placeholder(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let text = reader.text(node)?;
     if !is_placeholder(text) {
-        reader.report(node.span, Problem::BadPlaceholder);
+        reader.report(node.span, Problem::Mask(MaskProblem::BadPlaceholder));
         return None;
     }
     Some(text.to_owned())
@@ -204,10 +205,10 @@ pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<
         ),
         Some(node) if !keyed && method.is_some() => reader.report(
             node.span,
-            Problem::KeyWithout {
+            Problem::Mask(MaskProblem::KeyWithout {
                 key: "key",
                 with: "`with: token` or `with: preserve`",
-            },
+            }),
         ),
         _ => {}
     }
@@ -216,10 +217,10 @@ pub(super) fn read(reader: &mut Reader<'_>, spec: &Node, place: Span) -> Option<
     {
         reader.report(
             node.span,
-            Problem::KeyWithout {
+            Problem::Mask(MaskProblem::KeyWithout {
                 key: "placeholder",
                 with: "`with: placeholder`",
-            },
+            }),
         );
     }
     let is_always = match fields.optional("when") {

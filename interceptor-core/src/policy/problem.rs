@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::String;
 
 use super::lint::Warning;
-use super::mask_document::PLACEHOLDER_BYTES_MAX;
+use super::mask_problem::MaskProblem;
 use super::{
     DEPTH_MAX, DOCUMENTS_MAX, ERRORS_MAX, ESCALATIONS_MAX, EXPRESSION_BYTES_MAX, FILE_BYTES_MAX,
     GRANT_DAYS_MAX, HOLD_TIMEOUT_MAX, LIMIT_DURATION_MAX, LIST_ENTRIES_MAX, MASK_LISTS_MAX,
@@ -77,27 +77,9 @@ pub enum Problem {
         /// The mapping that lacks it.
         within: &'static str,
     },
-    /// A key that means nothing beside the others.
-    #[error("`{key}` goes with {with} only")]
-    KeyWithout {
-        /// The key.
-        key: &'static str,
-        /// What it goes with.
-        with: &'static str,
-    },
-    /// A key of masks cannot be used.
-    #[error("the key file {path} cannot be used: {message}")]
-    KeyFile {
-        /// The file.
-        path: String,
-        /// Why, without any of its bytes.
-        message: String,
-    },
-    /// A placeholder that does not fit everywhere.
-    #[error(
-        "a placeholder has at most {PLACEHOLDER_BYTES_MAX} bytes, and no quotes, backslashes, commas, braces or parentheses"
-    )]
-    BadPlaceholder,
+    /// About a mask.
+    #[error(transparent)]
+    Mask(MaskProblem),
     /// A key given twice.
     #[error("the key `{key}` is given twice")]
     DuplicateKey {

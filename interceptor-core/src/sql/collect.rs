@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use pg_query::protobuf::{CmdType, OnConflictAction};
 
 use super::columns::Columns;
+use super::fields::{READ_FIELDS, moves, sets_column};
 use super::functions;
 use super::settings::Finding;
 use super::uses::Uses;
@@ -130,55 +131,6 @@ struct Call {
     constants: [Option<Box<str>>; 2],
     /// The third one is `true`.
     third: bool,
-}
-
-/// Fields through which a relation is only read. Any other field that names one is a write: what
-/// is not known here errs on the strict side.
-const READ_FIELDS: &[(&str, &str)] = &[
-    ("SelectStmt", "from_clause"),
-    ("JoinExpr", "larg"),
-    ("JoinExpr", "rarg"),
-    ("RangeTableSample", "relation"),
-    ("UpdateStmt", "from_clause"),
-    ("DeleteStmt", "using_clause"),
-    ("MergeStmt", "source_relation"),
-    ("LockingClause", "locked_rels"),
-    ("Constraint", "pktable"),
-    ("CreateStmt", "inh_relations"),
-    ("TableLikeClause", "relation"),
-];
-
-/// Fields whose expressions end up in a table: through them a value leaves its column.
-const MOVING_FIELDS: &[(&str, &str)] = &[
-    ("InsertStmt", "select_stmt"),
-    ("UpdateStmt", "target_list"),
-    ("OnConflictClause", "target_list"),
-    ("MergeWhenClause", "target_list"),
-    ("MergeWhenClause", "values"),
-    ("CreateTableAsStmt", "query"),
-    // Generated columns and defaults; ALTER COLUMN TYPE … USING.
-    ("Constraint", "raw_expr"),
-    ("ColumnDef", "raw_default"),
-];
-
-/// Fields that decide which rows are taken, not what is in them.
-const FILTER_FIELDS: &[(&str, &str)] = &[
-    ("SelectStmt", "where_clause"),
-    ("SelectStmt", "having_clause"),
-    ("SelectStmt", "sort_clause"),
-    ("JoinExpr", "quals"),
-];
-
-fn moves(path: &[Step]) -> bool {
-    let last = |fields: &[(&str, &str)]| {
-        path.iter()
-            .rposition(|step| fields.contains(&(step.node, step.field)))
-    };
-    match (last(MOVING_FIELDS), last(FILTER_FIELDS)) {
-        (Some(moving), Some(filter)) => moving > filter,
-        (moving, None) => moving.is_some(),
-        (None, Some(_)) => false,
-    }
 }
 
 impl Collector {
@@ -616,12 +568,6 @@ fn is_built_in_type(name: &str) -> bool {
         "tstzmultirange",
     ];
     NAMES.contains(&name)
-}
-
-fn sets_column(before: &[Step]) -> bool {
-    before
-        .last()
-        .is_some_and(|step| (step.node, step.field) == ("UpdateStmt", "target_list"))
 }
 
 /// `schema.name` or `name`, from `[database.][schema.]name`: the server takes no database but its own. A

@@ -6,6 +6,7 @@
 mod collect;
 mod columns;
 mod copy;
+mod fields;
 mod functions;
 mod kinds;
 mod position;

@@ -80,7 +80,7 @@ pub(super) fn to_binary(text: &str) -> Option<Vec<u8>> {
     padded.push_str(whole);
     let whole_groups = padded.len() / 4;
     padded.push_str(fraction);
-    while padded.len() % 4 != 0 {
+    while !padded.len().is_multiple_of(4) {
         padded.push('0');
     }
     let groups: Option<Vec<u16>> = padded

@@ -329,14 +329,14 @@ impl Provenance {
     /// What the statement uses masked columns for, beside showing them. Where names are another's, as
     /// of what a FROM clause derives, whatever the statement refers to counts.
     pub(super) fn masked_uses(&self, lineage: &Lineage, facts: &Facts) -> Vec<&'static str> {
-        let is_column = |name: &Box<str>| {
+        let is_column = |name: &str| {
             let named = facts.reads.iter().chain(&facts.writes);
             let mut relations = named.flat_map(|named| self.catalog.resolve(named));
-            relations.any(|relation| relation.columns.iter().any(|column| column.name == *name))
+            relations.any(|relation| relation.columns.iter().any(|column| *column.name == *name))
         };
         let is_masked = |references: &References| {
             self.may_carry(references, lineage, facts)
-                || ((lineage.derived || !references.columns.iter().all(is_column))
+                || ((lineage.derived || !references.columns.iter().all(|name| is_column(name)))
                     && self.may_carry(&lineage.whole, lineage, facts))
         };
         let uses = lineage.uses.all();

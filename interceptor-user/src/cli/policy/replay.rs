@@ -213,7 +213,7 @@ impl Replay {
         }
         let view = session.view(&self.snapshot)?;
         let (facts, mut is_approximate) = match redecide::facts(command).map_err(Skipped::Lost)? {
-            RecordedFacts::Whole(facts) => (facts, false),
+            RecordedFacts::Whole(facts) => (*facts, false),
             RecordedFacts::Absent => (analysed(view, command, time_unix_ns)?, true),
         };
         let input = Input {
