@@ -321,7 +321,7 @@ spec:
             .cloned()
             .unwrap_or_default();
         assert!(
-            columns.contains(&Value::from("customers.email")),
+            columns.contains(&Value::from("public.customers.email")),
             "{columns:?}"
         );
         Ok(())
@@ -434,17 +434,21 @@ spec:
 "#
         ))
     };
-    with_gateway("automatic", &documents("customers"), |world, gateway| {
-        let psql = world.psql(From::Client);
-        assert_eq!(
-            psql.run("DELETE FROM customers WHERE id = 1")?.success()?,
-            "DELETE 1\n"
-        );
-        gateway.event("approval", |event| event["resolution"] == "automatic")?;
-        psql.run("DELETE FROM orders")?.failure()?;
-        gateway.event("approval", |event| event["resolution"] == "timed_out")?;
-        Ok(())
-    })
+    with_gateway(
+        "automatic",
+        &documents("public.customers"),
+        |world, gateway| {
+            let psql = world.psql(From::Client);
+            assert_eq!(
+                psql.run("DELETE FROM customers WHERE id = 1")?.success()?,
+                "DELETE 1\n"
+            );
+            gateway.event("approval", |event| event["resolution"] == "automatic")?;
+            psql.run("DELETE FROM orders")?.failure()?;
+            gateway.event("approval", |event| event["resolution"] == "timed_out")?;
+            Ok(())
+        },
+    )
 }
 
 #[test]
