@@ -44,7 +44,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => TARGETS.to_vec(),
         Some(name) => match TARGETS.iter().find(|known| *known == name) {
             Some(known) => vec![*known],
-            None => bail!("there is no target {name}; there are {}", TARGETS.join(", ")),
+            None => bail!(
+                "there is no target {name}; there are {}",
+                TARGETS.join(", ")
+            ),
         },
     };
     let root = root()?;
@@ -101,7 +104,9 @@ fn fuzz(root: &Path, place: &Path, host: &str, target: &str, seconds: u32) -> Re
         .args(["-print_final_stats=1", "-verbosity=0"])
         .arg(&grown)
         .arg(root.join("fuzz/corpus").join(target));
-    let status = program.status().with_context(|| format!("cannot run {target}"))?;
+    let status = program
+        .status()
+        .with_context(|| format!("cannot run {target}"))?;
     ensure!(
         status.success(),
         "{target} found something: the input is in {}, and the same program with its path runs it again",
