@@ -15,6 +15,7 @@
 //! name and swept away when the next one starts.
 
 pub mod cgroup;
+pub mod clients;
 pub mod dns;
 pub mod gateway;
 pub mod interrupt;

@@ -2,6 +2,7 @@
 //!
 //! It looks before it acts, so that a complete machine costs a few milliseconds.
 
+mod clients;
 mod postgresql;
 
 use std::fs;
@@ -70,6 +71,17 @@ const NEEDS: &[Need] = &[
         "cpio",
         "the initramfs of other kernels",
     ),
+    need(&["python3-venv"], "python3", "clients of Python in tests"),
+    need(
+        &["default-jdk-headless"],
+        "javac",
+        "clients of Java in tests",
+    ),
+    need(
+        &["libpostgresql-jdbc-java"],
+        "/usr/share/java/postgresql.jar",
+        "tests with pgjdbc",
+    ),
     need(&["haproxy"], "haproxy", "the bench"),
     need(&["pgbouncer"], "pgbouncer", "the bench"),
 ];
@@ -106,6 +118,7 @@ pub(crate) fn run() -> Result<()> {
     }
     install_bpf_linker()?;
     postgresql::install()?;
+    clients::install()?;
     show::progress(&format!(
         "setup is complete ({})",
         show::duration(start.elapsed())

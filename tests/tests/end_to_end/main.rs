@@ -3,6 +3,7 @@
 //! It is one program, so that a test that mostly waits does so beside all the others.
 
 mod backtest;
+mod clients;
 mod deny;
 mod detours;
 mod doors;
