@@ -18,7 +18,10 @@ spec: {patterns: [email, payment_card, us_ssn], with: full}
 ";
 
 static MASKS: LazyLock<Masks> = LazyLock::new(|| {
-    let sources = [Source { file: "policy.yaml", text: POLICY }];
+    let sources = [Source {
+        file: "policy.yaml",
+        text: POLICY,
+    }];
     let snapshot = policy::load(&sources, &HashKey::new([0; 32])).expect("a policy");
     let target = snapshot.target("shop").expect("a target");
     Masks::clone(&target.masks)

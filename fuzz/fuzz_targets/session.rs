@@ -4,7 +4,10 @@
 //! Asserted: no text that policy refuses reaches the server, and none that it holds before somebody
 //! approves; nothing goes up after the end but a goodbye; nothing panics and nothing spins.
 #![no_main]
-#![allow(dead_code, reason = "the tests' scripts have more words than are used here")]
+#![allow(
+    dead_code,
+    reason = "the tests' scripts have more words than are used here"
+)]
 
 #[path = "../../interceptor-core/tests/postgres_session/pair.rs"]
 mod pair;
@@ -148,7 +151,11 @@ fn step(pair: &mut Pair, script: &mut Script<'_>, approved: &mut bool) -> Option
         }
     }
     if before.0 {
-        assert_eq!(pair.to_server.len(), before.1, "something went up after the end");
+        assert_eq!(
+            pair.to_server.len(),
+            before.1,
+            "something went up after the end"
+        );
     }
     Some(())
 }
@@ -163,7 +170,9 @@ fn check(pair: &Pair, starts: bool, approved: bool) {
     while let [kind, a, b, c, d, ..] = rest {
         let size = 1 + usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).unwrap();
         // Data of COPY passes as it comes.
-        let Some(message) = rest.get(..size) else { return };
+        let Some(message) = rest.get(..size) else {
+            return;
+        };
         rest = &rest[size..];
         let body = &message[5..];
         let text = match kind {

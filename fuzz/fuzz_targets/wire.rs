@@ -3,7 +3,7 @@
 #![no_main]
 
 use interceptor_core::wire::postgres::startup::{self, FirstPacket};
-use interceptor_core::wire::postgres::{backend, frame, frontend};
+use interceptor_core::wire::postgres::{backend, frame, frontend, sasl};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -51,6 +51,8 @@ fn from_client(data: &[u8]) {
     let _ = frontend::execute(data);
     let _ = frontend::empty(data);
     let _ = frontend::copy_fail(data);
+    let _ = sasl::initial_response(data);
+    let _ = sasl::password(data);
     if let Ok(bind) = frontend::bind(data) {
         // No count makes more of them than there are bytes for.
         assert!(bind.parameters.len() * 4 <= data.len());
@@ -58,7 +60,7 @@ fn from_client(data: &[u8]) {
 }
 
 fn from_server(data: &[u8]) {
-    let _ = backend::authentication(data);
+    let _ = sasl::request(data);
     let _ = backend::backend_key_data(data);
     let _ = backend::negotiate_protocol_version(data);
     let _ = backend::parameter_status(data);
