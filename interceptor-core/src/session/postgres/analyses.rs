@@ -15,7 +15,7 @@ use crate::sql::Analysis;
 
 /// Texts whose analysis is kept, and bytes of such a text.
 const ANALYSES_MAX: usize = 256;
-const ANALYSED_BYTES_MAX: usize = 4 << 10;
+pub(super) const ANALYSED_BYTES_MAX: usize = 4 << 10;
 /// Digits of a constant that any grammar reads as an `int`.
 const DIGITS_MAX: usize = 9;
 

@@ -14,6 +14,7 @@ use super::Session;
 use super::analyses::Analyses;
 use super::limits::{LIMIT_CODE, Used};
 use super::queue::Expected;
+use super::standing::{Added, Parts, Standing};
 use crate::command::{Facts, Relation};
 use crate::mask::{Masks, Method};
 use crate::policy::{Decision, Input, View};
@@ -32,46 +33,13 @@ pub(super) const GONE: &str = "the target is no longer in the policy";
 pub(super) const UNSEEN: &str =
     "it runs a prepared statement that the gateway did not see prepared";
 
-/// What a decision is made on: the analysis, or a copy of it with what the session adds.
-pub(super) struct Parts<'a> {
-    joined: Option<Box<(Facts, Lineage)>>,
-    pub(super) analysis: &'a Analysis,
-}
-
-impl Parts<'_> {
-    pub(super) fn facts(&self) -> &Facts {
-        let joined = self.joined.as_ref();
-        joined.map_or(&self.analysis.facts, |joined| &joined.0)
-    }
-
-    pub(super) fn lineage(&self) -> &Lineage {
-        let joined = self.joined.as_ref();
-        joined.map_or(&self.analysis.lineage, |joined| &joined.1)
-    }
-
-    /// Other facts take the place of what the text says.
-    fn replace(&mut self, facts: Facts) {
-        match &mut self.joined {
-            Some(joined) => joined.0 = facts,
-            None => self.joined = Some(Box::new((facts, self.analysis.lineage.clone()))),
-        }
-    }
-
-    /// The facts, to be changed.
-    fn own(&mut self) -> &mut Facts {
-        let analysis = self.analysis;
-        let copy = || Box::new((analysis.facts.clone(), analysis.lineage.clone()));
-        &mut self.joined.get_or_insert_with(copy).0
-    }
-}
-
 /// A command with the decision on it.
 pub(super) struct Judged {
     /// Number within the session, from 1.
     pub(super) number: u64,
     pub(super) analysis: Arc<Analysis>,
-    /// Facts and lineage with those of the statements that it runs by name, where it does.
-    joined: Option<Box<(Facts, Lineage)>>,
+    /// What the session adds to it.
+    added: Added,
     pub(super) decision: Decision,
     /// The masks in force for all that it shows, up to its end.
     pub(super) masks: Arc<Masks>,
@@ -83,15 +51,11 @@ pub(super) struct Judged {
 
 impl Judged {
     pub(super) fn facts(&self) -> &Facts {
-        self.joined
-            .as_ref()
-            .map_or(&self.analysis.facts, |joined| &joined.0)
+        self.added.facts(&self.analysis)
     }
 
     pub(super) fn lineage(&self) -> &Lineage {
-        self.joined
-            .as_ref()
-            .map_or(&self.analysis.lineage, |joined| &joined.1)
+        self.added.lineage(&self.analysis)
     }
 
     /// It is no text at all, but a FunctionCall.
@@ -142,6 +106,7 @@ pub(super) struct Statements {
     prepared: Bodies,
     cursors: Bodies,
     analyses: Analyses,
+    pub(super) standing: Standing,
 }
 
 /// Bodies by name.
@@ -245,9 +210,11 @@ impl Statements {
         }
     }
 
-    /// Another policy is in force, or more is known of the client.
+    /// Another policy is in force, more is known of the client, or names are found in another way: what
+    /// was made of texts, and said of them, does not stand any more.
     pub(super) fn forget_verdicts(&mut self) {
         self.analyses.forget_verdicts();
+        self.standing.forget();
     }
 
     /// Code that cannot be seen ran.
@@ -309,40 +276,17 @@ impl Session {
 
     /// Decides, without numbering: for Parse, which runs nothing yet.
     pub(super) fn decide(&mut self, analysis: &Arc<Analysis>, text: &str) -> Judged {
-        let mut parts = Parts {
-            joined: self.joined(analysis),
-            analysis,
-        };
-        if let Some(facts) = self.resolved(&parts) {
-            parts.replace(facts);
-        }
+        let (mut parts, stands) = self.resolve(analysis, text);
         let usual = Arc::clone(&self.target.masks);
-        let mut copies = self.copies_masked(&usual, &parts);
-        if copies {
-            parts.own().incomplete.get_or_insert(COPIES_MASKED);
-        }
-        if usual.has_columns()
-            && let Some(known) = self.known_provenance(&usual)
-        {
-            let uses = known.masked_uses(parts.lineage(), parts.facts());
-            if !uses.is_empty() {
-                parts.own().masked_uses = uses;
-            }
-        }
-        if self.needs_estimates() {
-            parts.own().estimated_rows = self.estimated_rows(&parts);
-        }
-        let mut decision = self.verdict(&parts, text);
+        let mut decision = self.verdict(&parts, text, stands);
         // Which masks are in force is part of the decision, and what they hide is one of its facts.
         let first = obliged_masks(&decision);
         if let Some(masks) = &first
-            && !copies
+            && !parts.added.copies_masked
+            && self.copies_masked(masks, &parts)
         {
-            copies = self.copies_masked(masks, &parts);
-            if copies {
-                parts.own().incomplete.get_or_insert(COPIES_MASKED);
-                decision = self.ask(parts.facts(), text);
-            }
+            parts.own().incomplete.get_or_insert(COPIES_MASKED);
+            decision = self.ask(parts.facts(), text);
         }
         self.oblige_as_its_cursors(&mut decision, &parts, text);
         let masks = obliged_masks(&decision).or(first).unwrap_or(usual);
@@ -353,7 +297,7 @@ impl Session {
         Judged {
             number: 0,
             analysis: analysis.clone(),
-            joined: parts.joined,
+            added: parts.added,
             decision,
             masks,
             used: Used::default(),
@@ -362,16 +306,15 @@ impl Session {
     }
 
     /// What the policy says of a text, as it said before where it would say the same again: the same
-    /// client, policy, text and facts, and nothing in the policy that looks at the time.
-    fn verdict(&mut self, parts: &Parts<'_>, text: &str) -> Decision {
-        // What the session adds to the facts of a text changes with the session.
-        let of_text = parts.joined.is_none();
+    /// client, policy, text and facts, and nothing in the policy that looks at the time. Facts that do
+    /// not stand may be others the next time.
+    fn verdict(&mut self, parts: &Parts<'_>, text: &str, stands: bool) -> Decision {
         let known = self.kept.analyses.verdict(text, parts.analysis);
-        if let Some(known) = known.filter(|_| of_text) {
+        if let Some(known) = known.filter(|_| stands) {
             return known.clone();
         }
         let decision = self.ask(parts.facts(), text);
-        if of_text && self.view.as_ref().is_some_and(View::is_timeless) {
+        if stands && self.view.as_ref().is_some_and(View::is_timeless) {
             let analyses = &mut self.kept.analyses;
             analyses.keep_verdict(text, parts.analysis, &decision);
         }
@@ -408,7 +351,7 @@ impl Session {
 
     /// The command writes what masked columns hold to a place that no mask covers: from there it
     /// could be read at will. Names alone decide where the catalogue is not at hand.
-    fn copies_masked(&mut self, masks: &Arc<Masks>, parts: &Parts<'_>) -> bool {
+    pub(super) fn copies_masked(&mut self, masks: &Arc<Masks>, parts: &Parts<'_>) -> bool {
         let (facts, lineage) = (parts.facts(), parts.lineage());
         if let Some(copies) = copies_by_name(masks, facts, lineage) {
             return copies;
@@ -438,7 +381,7 @@ impl Session {
     }
 
     /// Facts and lineage with those of what it runs by name.
-    fn joined(&self, analysis: &Analysis) -> Option<Box<(Facts, Lineage)>> {
+    pub(super) fn joined(&self, analysis: &Analysis) -> Option<Added> {
         if analysis.executes.is_empty() && analysis.fetches.is_empty() {
             return None;
         }
@@ -470,7 +413,7 @@ impl Session {
             [body] if analysis.single => body.lineage.columns.clone(),
             _ => None,
         };
-        Some(Box::new((facts, lineage)))
+        Some(Added::new(facts, lineage))
     }
 }
 

@@ -10,8 +10,9 @@ use alloc::vec::Vec;
 
 use super::backend::Stop;
 use super::catalog::Catalog;
-use super::judge::{Judged, Parts};
+use super::judge::Judged;
 use super::provenance::{Origin, Provenance};
+use super::standing::Parts;
 use super::{Action, Session};
 use crate::mask::{Masks, Method};
 use crate::wire::postgres::backend::Column;
@@ -135,6 +136,12 @@ impl Session {
         let state = &self.catalog;
         let catalog = state.catalog.as_deref()?;
         Some((catalog, state.generation >= state.newest))
+    }
+
+    /// The same, to be told from another one.
+    pub(super) fn shared_catalog(&self) -> (Option<&Arc<Catalog>>, bool) {
+        let state = &self.catalog;
+        (state.catalog.as_ref(), state.generation >= state.newest)
     }
 
     /// What the open transaction may have changed.

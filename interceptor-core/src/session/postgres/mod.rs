@@ -46,6 +46,7 @@ mod resolve;
 mod scram;
 mod search_path;
 mod sizes;
+mod standing;
 mod startup;
 mod submit;
 mod types;

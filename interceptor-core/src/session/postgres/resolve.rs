@@ -12,9 +12,9 @@ use super::Session;
 use super::catalog::{
     Catalog, CatalogFunction, CatalogRelation, Language, RelationKind, Volatility,
 };
-use super::judge::Parts;
 use super::knowledge::Changes;
 use super::search_path::SearchPath;
+use super::standing::Parts;
 use crate::command::{Facts, Relation};
 use crate::sql::{self, Class};
 

@@ -30,7 +30,8 @@ pub(super) enum Value {
     Schemas(Arc<[Box<str>]>),
 }
 
-/// What is known of it.
+/// What is known of it. What was looked up with it stands while all of it is the same.
+#[derive(Clone, PartialEq)]
 pub(super) struct SearchPath {
     /// What the session began with; `None` if that could not be read.
     initial: Option<Value>,
