@@ -4,6 +4,7 @@
 //! A transcript has to be the same without the gateway and through it. With masks it has to be the
 //! one without the gateway in which each masked value is replaced by what its mask shows.
 
+mod drivers;
 mod programs;
 
 use std::path::Path;
