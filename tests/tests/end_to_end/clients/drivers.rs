@@ -131,7 +131,8 @@ async fn read_with_tokio(client: &Client, text: &mut String) -> Result<()> {
             &[(&2, Type::INT4)],
         )
         .await?;
-    writeln!(text, "typed: {}", typed[0].get::<_, &str>(0))?;
+    let typed = typed.first().map(|row| row.get::<_, &str>(0));
+    writeln!(text, "typed: {typed:?}")?;
     let error = client.query("SELECT 1 / $1::int", &[&0]).await.err();
     writeln!(
         text,
