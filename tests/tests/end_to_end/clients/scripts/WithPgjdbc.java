@@ -260,7 +260,7 @@ public class WithPgjdbc {
         StringWriter out = new StringWriter();
         show("copied out", copy.copyOut("COPY people (id, email, born, card) TO STDOUT", out), out);
         out = new StringWriter();
-        String csv = "COPY (SELECT id, email, born FROM people ORDER BY id) TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *)";
+        String csv = "COPY (SELECT id, email, card FROM people ORDER BY id) TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *)";
         show("csv", copy.copyOut(csv, out), out);
         failing("broken", () -> copy.copyIn("COPY made (amount) FROM STDIN", new StringReader("no number\n")));
     }

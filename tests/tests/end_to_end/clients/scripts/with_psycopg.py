@@ -52,6 +52,8 @@ def reading(connection):
 def writing(connection):
     connection.execute("DROP TABLE IF EXISTS made")
     connection.execute("CREATE TABLE made (id int PRIMARY KEY, at timestamptz, doc jsonb, raw bytea, list int[])")
+    # With masks, nobody but this session could tell what there is before.
+    connection.commit()
     when = datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.timezone.utc)
     insert = "INSERT INTO made VALUES (%s, %s, %s, %s, %s)"
     with connection.cursor() as cursor:
@@ -109,12 +111,14 @@ def copying(connection):
             for n in range(300, 400):
                 copy.write_row((n, [n, n]))
         show("copied in binary", cursor.rowcount)
-        with cursor.copy("COPY (SELECT id, email, born FROM people ORDER BY id) TO STDOUT") as copy:
+        with cursor.copy("COPY people (id, email, born) TO STDOUT") as copy:
             copy.set_types(["int4", "text", "date"])
             show("copied out", list(copy.rows()))
         with cursor.copy("COPY people (id, email, salary, tags) TO STDOUT (FORMAT binary)") as copy:
             copy.set_types(["int4", "text", "numeric", "text[]"])
             show("copied out binary", sorted(copy.rows()))
+        with cursor.copy("COPY (SELECT email FROM people ORDER BY id) TO STDOUT") as copy:
+            show("query copied out", list(copy.rows()))
         with cursor.copy("COPY people (id, email) TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *)") as copy:
             show("csv", b"".join(copy).decode())
 
