@@ -277,6 +277,19 @@ fn what_was_resolved_falls_with_what_it_rested_on() {
     assert!(walk.ask(read).contains("reads: [\"archive.orders\"]"));
     walk.take(&Step::Query("CREATE TEMP TABLE orders (id int)", true));
     assert!(walk.ask(read).contains("reads: [\"orders\"]"));
+    // A transaction that changes what a name stands for, unseen from outside.
+    let mut walk = Walk::begin(false);
+    walk.take(&Step::Catalogue(0));
+    walk.take(&Step::Query("BEGIN", true));
+    let view = "SELECT e FROM contacts";
+    for _ in 0..2 {
+        assert!(walk.ask(view).contains("reads: [\"public.contacts\"]"));
+    }
+    walk.take(&Step::Query(
+        "CREATE OR REPLACE VIEW contacts AS SELECT 1 AS e",
+        true,
+    ));
+    assert!(walk.ask(view).contains("reads: [\"contacts\"]"));
     // Another catalogue, in which the parcels are a part of the orders.
     let mut walk = Walk::begin(false);
     walk.take(&Step::Catalogue(0));
