@@ -22,6 +22,7 @@ mod pair;
 mod replication;
 mod scram;
 mod splits;
+mod standing;
 mod text;
 mod uses;
 mod verdicts;

@@ -385,6 +385,14 @@ impl Pair {
         self.pump();
     }
 
+    /// Somebody else changed the catalogue, and the session is told.
+    pub(crate) fn change_catalogue(&mut self, relations: Vec<CatalogRelation>) {
+        self.relations = relations;
+        self.generation += 1;
+        self.session.set_catalog_generation(self.generation);
+        self.pump();
+    }
+
     /// Another policy is in force.
     pub(crate) fn reload(&mut self, policy: &str) {
         self.session.set_policy(snapshot(policy));

@@ -21,7 +21,7 @@ use interceptor_tests::World;
 
 use crate::{cargo, setup, show};
 use load::Work;
-use paths::{Path, Paths};
+use paths::{Laxness, Path, Paths};
 use report::{Report, Sample, Series};
 
 #[derive(Subcommand)]
@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Measure only what begins with one of these: simple, prepared, latency, copy, select, memory, large, idle
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Measure prepared statements again with a gateway that is less strict, in rows of their own
+    #[arg(long, value_delimiter = ',', value_enum)]
+    also: Vec<Laxness>,
 }
 
 impl Options {
@@ -143,6 +146,15 @@ fn postgres(options: &Options) -> Result<()> {
             in_memory(&world, &mut paths, &scale, &mut report)?;
         }
     }
+    for laxness in &options.also {
+        ensure!(
+            chosen.contains(&Path::Interceptor),
+            "--also is about the gateway: add interceptor to --paths"
+        );
+        paths.gateway_less_strict(*laxness)?;
+        let variant = report::less_strict(*laxness);
+        prepared(&world, &paths, &scale, &mut report, variant)?;
+    }
     report.print();
     if let Some(file) = &options.json {
         report.write(file)?;
@@ -184,16 +196,28 @@ fn in_memory(
     report: &mut Report,
 ) -> Result<()> {
     let guard = paths.gateway_in_memory()?;
+    prepared(world, paths, scale, report, report::IN_MEMORY)?;
+    paths.stop_gateway()?;
+    drop(guard);
+    Ok(())
+}
+
+/// pgbench with prepared statements; its rows are named by the variant of the gateway.
+fn prepared(
+    world: &World,
+    paths: &Paths<'_>,
+    scale: &Scale,
+    report: &mut Report,
+    variant: &str,
+) -> Result<()> {
     for clients in CLIENTS {
         let work = Work::Pgbench {
             prepared: true,
             clients,
             seconds: scale.seconds,
         };
-        report.add(measure(world, paths, &work, scale, report::IN_MEMORY)?);
+        report.add(measure(world, paths, &work, scale, variant)?);
     }
-    paths.stop_gateway()?;
-    drop(guard);
     Ok(())
 }
 

@@ -97,8 +97,27 @@ impl Path {
     }
 }
 
+/// The gateway with its record kept less strictly than by default, which shows what strictness costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Laxness {
+    /// Reads go while their record is on its way: --audit-reads overlap
+    ReadsOverlap,
+    /// Events are on record once the kernel has them: --audit-durability process
+    DurabilityProcess,
+}
+
+impl Laxness {
+    fn options(self) -> [&'static str; 2] {
+        match self {
+            Self::ReadsOverlap => ["--audit-reads", "overlap"],
+            Self::DurabilityProcess => ["--audit-durability", "process"],
+        }
+    }
+}
+
 /// The proxies, running.
 pub(crate) struct Paths<'w> {
+    world: &'w World,
     chosen: Vec<Path>,
     haproxy: Option<Running>,
     pgbouncer: Option<Running>,
@@ -117,6 +136,7 @@ impl<'w> Paths<'w> {
             .then(|| Gateway::start(world, &world.write_policy(POLICY)?))
             .transpose()?;
         Ok(Self {
+            world,
             chosen: chosen.to_vec(),
             haproxy,
             pgbouncer,
@@ -158,6 +178,15 @@ impl<'w> Paths<'w> {
         let guard = InMemory::mount(gateway.state_directory())?;
         gateway.restart()?;
         Ok(guard)
+    }
+
+    /// Starts the gateway anew, less strict.
+    pub(crate) fn gateway_less_strict(&mut self, laxness: Laxness) -> Result<()> {
+        self.stop_gateway()?;
+        let policy = self.world.write_policy(POLICY)?;
+        let gateway = Gateway::start_with(self.world, &policy, &laxness.options())?;
+        self.gateway = Some(gateway);
+        Ok(())
     }
 
     /// Ends the gateway, before what it writes to goes.

@@ -8,10 +8,21 @@ use std::path::Path as FilePath;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::paths::Path;
+use super::paths::{Laxness, Path};
 
 /// Begins the names of work that is done with the gateway's log in memory: no goal is about it.
 pub(super) const IN_MEMORY: &str = "log_in_memory.";
+
+/// Begin the names of work that is done with a gateway that is less strict: no goal is about it either.
+const READS_OVERLAP: &str = "reads_overlap.";
+const DURABILITY_PROCESS: &str = "durability_process.";
+
+pub(super) fn less_strict(laxness: Laxness) -> &'static str {
+    match laxness {
+        Laxness::ReadsOverlap => READS_OVERLAP,
+        Laxness::DurabilityProcess => DURABILITY_PROCESS,
+    }
+}
 
 /// One run over one path.
 #[derive(Debug, Clone, Copy)]
@@ -277,7 +288,8 @@ impl Report {
                 });
             }
         };
-        let as_used = |series: &&Series| !series.name.starts_with(IN_MEMORY);
+        let variants = [IN_MEMORY, READS_OVERLAP, DURABILITY_PROCESS];
+        let as_used = |series: &&Series| !variants.iter().any(|it| series.name.starts_with(it));
         for series in self.series.iter().filter(as_used) {
             let name = &series.name;
             if name.ends_with("clients_8") || name.ends_with("clients_64") {

@@ -217,3 +217,36 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_are_kept_than_the_limit() {
+        let mut standing = Standing::default();
+        for _ in 0..3 * RESOLUTIONS_MAX {
+            let analysis = Arc::new(Analysis::default());
+            standing.keep(&analysis, &Added::default());
+            assert!(standing.of(&analysis).is_some());
+            assert!(standing.resolutions.len() <= RESOLUTIONS_MAX);
+        }
+        // What is kept holds its analysis, so that no other can take its place in memory.
+        for (analysis, _) in standing.resolutions.values() {
+            assert_eq!(Arc::strong_count(analysis), 1);
+        }
+    }
+
+    #[test]
+    fn facts_that_are_kept_do_not_change_with_a_commands_own() {
+        let analysis = Arc::new(Analysis::default());
+        let kept = Added::new(Facts::default(), Lineage::default());
+        let mut parts = Parts {
+            analysis: &analysis,
+            added: kept.clone(),
+        };
+        parts.own().incomplete = Some(COPIES_MASKED);
+        assert_eq!(kept.facts(&analysis).incomplete, None);
+        assert_eq!(parts.facts().incomplete, Some(COPIES_MASKED));
+    }
+}
