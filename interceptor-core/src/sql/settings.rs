@@ -9,11 +9,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{DiscardMode, VariableSetKind, VariableSetStmt};
+use pg_query::protobuf::{DiscardMode, Node, VariableSetKind, VariableSetStmt, a_const};
 
 use super::copy;
 
 const SEARCH_PATH: &str = "search_path";
+/// Bytes of a name; the server cuts longer ones.
+const NAME_BYTES_MAX: usize = 63;
 
 /// What a text does to how names are found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,10 +77,10 @@ impl Finding {
         }
         let schemas = match set.kind() {
             VariableSetKind::VarSetValue => {
-                let names = set.args.iter().map(|arg| copy::string(arg).map(Into::into));
+                let names = set.args.iter().map(schema);
                 match names.collect::<Option<Vec<Box<str>>>>() {
                     Some(names) => Some(names),
-                    // A number, which is no name of a schema: the server refuses it.
+                    // No constant that the server takes.
                     None => return,
                 }
             }
@@ -127,8 +129,29 @@ const RESET: PathChange = PathChange {
     certain: true,
 };
 
-/// The schemas of a value of `search_path`; `None` where the server would refuse it.
+/// A schema in SET. The server takes a number as it is written.
+fn schema(arg: &Node) -> Option<Box<str>> {
+    match arg.node.as_ref()? {
+        NodeEnum::AConst(constant) => match constant.val.as_ref()? {
+            a_const::Val::Fval(number) => Some(cut(&number.fval.to_ascii_lowercase())),
+            _ => copy::string(arg).map(|name| cut(&name)),
+        },
+        _ => copy::string(arg).map(|name| cut(&name)),
+    }
+}
+
+/// A name as the server cuts it (`NAMEDATALEN`).
+fn cut(name: &str) -> Box<str> {
+    let end = name.floor_char_boundary(NAME_BYTES_MAX);
+    name.get(..end).unwrap_or(name).into()
+}
+
+/// The schemas of a value of `search_path`; `None` where the server would refuse it, or where servers
+/// differ: a vertical tab is white space from PostgreSQL 16 on.
 pub fn schemas(value: &str) -> Option<Vec<Box<str>>> {
+    if value.contains('\u{b}') {
+        return None;
+    }
     let mut rest = value.trim_start();
     let mut schemas = Vec::new();
     if rest.is_empty() {
@@ -147,7 +170,7 @@ pub fn schemas(value: &str) -> Option<Vec<Box<str>>> {
                 (name.to_ascii_lowercase(), after)
             }
         };
-        schemas.push(name.into_boxed_str());
+        schemas.push(cut(&name));
         rest = after.trim_start();
         match rest.strip_prefix(',') {
             Some(next) => rest = next.trim_start(),

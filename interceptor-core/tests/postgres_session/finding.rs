@@ -2,7 +2,8 @@
 //! table, not where it means another for certain, and in doubt.
 
 use interceptor_core::session::postgres::catalog::{
-    CatalogFunction, CatalogRelation, Language, RelationKind, Volatility,
+    Catalog, CatalogFunction, CatalogRelation, Contents, Language, RelationKind, SearchPath,
+    Volatility,
 };
 
 use crate::pair::{CONTACTS, ORDERS, Pair, built_in, relation, relations, settings};
@@ -92,6 +93,88 @@ fn the_path_decides() {
     let mut pair = begin(two_schemas(), &["search_path", "archive, public"]);
     assert!(refused(&mut pair, "DELETE FROM orders"));
     let mut pair = begin(two_schemas(), &["options", "-c search_path=archive\\ "]);
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+}
+
+#[test]
+fn options_are_read_as_the_server_splits_them() {
+    for options in [
+        "-c search_path=archive -c s\\earch_path=public",
+        "-c search_path=archive --s\\earch-path=public",
+        "-c search_path=archive,x\u{b}-csearch_path=public",
+    ] {
+        let mut pair = begin(two_schemas(), &["options", options]);
+        assert!(refused(&mut pair, "DELETE FROM orders"), "{options:?}");
+    }
+    // The server takes the last, which leaves the path as it is.
+    let path = "-c search_path=archive";
+    let twice = &["options", path, "options", "-c work_mem=4MB"];
+    let mut pair = begin(two_schemas(), twice);
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+    // White space to some servers, a part of the name to others.
+    let mut pair = begin(two_schemas(), &["search_path", "public\u{b}, archive"]);
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+}
+
+#[test]
+fn names_of_schemas_are_cut_and_may_be_numbers() {
+    let mut relations = two_schemas();
+    relations.push(relation(20_012, "1.5", "orders", &["id"]));
+    let long = "x".repeat(63);
+    relations.push(relation(20_013, &long, "orders", &["id"]));
+    let archive = &["search_path", "archive"][..];
+    let mut pair = begin(relations.clone(), archive);
+    set(&mut pair, "SET search_path = 1.5, public");
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+    set(&mut pair, "SET search_path = 1.5");
+    assert!(!refused(&mut pair, "DELETE FROM orders"));
+    let rules = RULES.replace("[public.orders", &format!("[{long}.orders"));
+    let mut pair = Pair::new(&rules);
+    pair.relations = relations;
+    pair.client(&startup_with(&[
+        "search_path",
+        &format!("{long}y, archive"),
+    ]));
+    pair.server(&authentication(0, &[]));
+    pair.server(&settings());
+    assert!(refused(&mut pair, "DELETE FROM orders"));
+}
+
+#[test]
+fn one_part_of_a_text_changes_what_the_next_one_finds() {
+    for sql in [
+        "SELECT set_config(lower('SEARCH_PATH'), 'public', false)",
+        "SELECT set_config('role', 'bob', false)",
+        "SET ROLE bob",
+        "EXECUTE s",
+        "CREATE TEMP TABLE orders (id int)",
+    ] {
+        let mut pair = begin(two_schemas(), &["search_path", "\"$user\", archive"]);
+        let prepare = "PREPARE s AS SELECT set_config('search_path', 'public', false)";
+        pair.exchange(prepare, &[complete("PREPARE"), ready(b'I')]);
+        let both = format!("{sql}; DELETE FROM orders");
+        assert!(refused(&mut pair, &both), "{sql}");
+    }
+}
+
+/// `ALTER ROLE … SET search_path` is for sessions that begin later.
+#[test]
+fn a_role_s_later_path_is_not_this_session_s() {
+    let usual = |pair: &mut Pair, path: &str| {
+        let search_paths = vec![SearchPath {
+            role: None,
+            path: path.into(),
+        }];
+        let contents = Contents {
+            relations: two_schemas(),
+            search_paths,
+            ..Contents::default()
+        };
+        let catalog = std::sync::Arc::new(Catalog::new(contents));
+        pair.session.handle_catalog(catalog, 0);
+    };
+    let mut pair = begin(two_schemas(), &[]);
+    usual(&mut pair, "archive");
     assert!(refused(&mut pair, "DELETE FROM orders"));
 }
 
@@ -250,6 +333,12 @@ fn functions_that_somebody_made_are_what_the_catalogue_says() {
         made("tidy", Volatility::Stable, "sql"),
         made("uuid_generate_v4", Volatility::Volatile, "c"),
         made("fetch", Volatility::Volatile, "c"),
+        CatalogFunction {
+            schema: "pg_temp_3".into(),
+            ..made("hidden", Volatility::Volatile, "sql")
+        },
+        // One of the same name as a column.
+        made("total", Volatility::Volatile, "sql"),
         // One of the same name as a function of the server.
         made("upper", Volatility::Volatile, "plpgsql"),
     ];
@@ -267,6 +356,15 @@ fn functions_that_somebody_made_are_what_the_catalogue_says() {
         ("SELECT lower('X')", false),
         ("SELECT (home).city FROM customers", false),
         ("SELECT (home).wipe FROM customers", true),
+        // A column of the row, or a call with the row.
+        ("SELECT o.wipe FROM orders o", true),
+        ("SELECT count(o.wipe) FROM orders o", true),
+        ("SELECT 1 FROM orders o WHERE o.wipe IS NULL", true),
+        ("SELECT o.fetch FROM (SELECT * FROM orders) o", true),
+        ("SELECT o.tidy, o.total, o.upper FROM orders o", true),
+        ("SELECT o.tidy, o.total FROM orders o", false),
+        ("SELECT p.city FROM customers p", false),
+        ("SELECT pg_temp.hidden()", true),
         ("EXPLAIN SELECT wipe()", false),
         ("EXPLAIN ANALYZE SELECT wipe()", true),
         // The server says that it is not there.
@@ -274,6 +372,28 @@ fn functions_that_somebody_made_are_what_the_catalogue_says() {
     ] {
         assert_eq!(refused(&mut pair, sql), expected, "{sql}");
     }
+}
+
+#[test]
+fn what_the_open_transaction_made_is_not_known() {
+    let mut pair =
+        Pair::new(&RULES.replace("default: allow", "default: allow\n  incomplete: allow"));
+    pair.functions = vec![made("tidy", Volatility::Stable, "sql")];
+    pair.client(&startup());
+    pair.server(&authentication(0, &[]));
+    pair.server(&settings());
+    let known = |pair: &mut Pair, sql: &str| {
+        pair.log.clear();
+        pair.exchange(sql, &[complete("SELECT 1"), ready(b'T')]);
+        !pair.logged(&["may change anything"]) && !pair.logged(&["does not know"])
+    };
+    pair.exchange("BEGIN", &[complete("BEGIN"), ready(b'T')]);
+    assert!(known(&mut pair, "SELECT tidy(1)"));
+    let sql = "CREATE FUNCTION s.wipe() RETURNS int LANGUAGE sql AS 'SELECT 1'";
+    pair.exchange(sql, &[complete("CREATE FUNCTION"), ready(b'T')]);
+    assert!(!known(&mut pair, "SELECT tidy(1)"));
+    assert!(!known(&mut pair, "SELECT wipe()"));
+    assert!(known(&mut pair, "SELECT lower('x')"));
 }
 
 #[test]

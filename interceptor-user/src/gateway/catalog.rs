@@ -239,12 +239,18 @@ const UNKNOWN_VIEW: &str = "unknown";
 
 const PARENTS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits";
 
-/// Functions, once for all overloads that are alike.
+/// Functions, once for all overloads that are alike. Every aggregate is immutable and internal by its own
+/// entry: it is what the functions are that it calls.
 const FUNCTIONS: &str = "
-    SELECT DISTINCT n.nspname, p.proname, p.prokind, p.provolatile, l.lanname, p.prosecdef
+    SELECT DISTINCT n.nspname, p.proname, p.prokind, f.provolatile, l.lanname, f.prosecdef
       FROM pg_catalog.pg_proc p
       JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-      JOIN pg_catalog.pg_language l ON l.oid = p.prolang";
+      LEFT JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid
+     CROSS JOIN LATERAL (VALUES
+            (CASE WHEN a.aggfnoid IS NULL THEN p.oid END), (a.aggtransfn), (a.aggfinalfn), (a.aggcombinefn),
+            (a.aggserialfn), (a.aggdeserialfn), (a.aggmtransfn), (a.aggminvtransfn), (a.aggmfinalfn)) AS c (oid)
+      JOIN pg_catalog.pg_proc f ON f.oid = c.oid
+      JOIN pg_catalog.pg_language l ON l.oid = f.prolang";
 
 /// What `search_path` a role's sessions begin with: by role and database, or by role.
 const ROLE_PATHS: &str = "

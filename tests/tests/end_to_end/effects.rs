@@ -22,7 +22,10 @@ const SETUP: &str = "
     INSERT INTO parts VALUES (1, 1);
     CREATE FUNCTION touch() RETURNS int LANGUAGE plpgsql
         AS $$ BEGIN INSERT INTO parcels VALUES (100, 100); RETURN 1; END $$;
-    CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2 * n'";
+    CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2 * n';
+    CREATE FUNCTION touch_next(a int, b int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN touch(); END $$;
+    CREATE AGGREGATE touch_once (int) (SFUNC = touch_next, STYPE = int);
+    CREATE FUNCTION touched(orders) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN touch(); END $$";
 
 /// The tables written in the open transaction, by the server.
 const WRITTEN: &str = "SELECT 'wrote:' || coalesce(string_agg(
@@ -78,6 +81,18 @@ const CASES: &[(&str, &str, bool)] = &[
     ("", "COPY (DELETE FROM parcels RETURNING n) TO STDOUT", true),
     ("PREPARE p AS DELETE FROM parcels", "EXECUTE p", true),
     ("", "SELECT touch()", false),
+    ("", "SELECT touch_once(1)", false),
+    ("", "SELECT o.touched FROM orders o LIMIT 1", false),
+    (
+        "SET search_path = 1.5, archive",
+        "DELETE FROM orders",
+        false,
+    ),
+    (
+        "",
+        r"SELECT set_config(lower('SEARCH_PATH'), 'archive', true)\; DELETE FROM orders",
+        false,
+    ),
     ("", "DO $$ BEGIN DELETE FROM parcels; END $$", false),
     ("", "SELECT 1 AS a INTO made", true),
     ("", "SELECT count(*), twice(2) FROM small_parcels", true),

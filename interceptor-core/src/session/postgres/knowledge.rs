@@ -56,6 +56,8 @@ pub(super) struct Changes {
 impl Session {
     /// The catalogue of this session's database, of this generation.
     pub fn handle_catalog(&mut self, catalog: Arc<Catalog>, generation: u64) {
+        let usual = catalog.search_path(self.server_user()).map(Box::from);
+        self.search_path.note_usual(usual.as_deref());
         self.catalog.catalog = Some(catalog);
         self.catalog.provenances.clear();
         self.catalog.generation = generation;

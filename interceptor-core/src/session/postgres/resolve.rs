@@ -13,7 +13,7 @@ use super::catalog::{
     Catalog, CatalogFunction, CatalogRelation, Language, RelationKind, Volatility,
 };
 use super::knowledge::Changes;
-use super::search_path::SearchPath;
+use super::search_path::{SearchPath, runs_unseen};
 use super::standing::Parts;
 use crate::command::{Facts, Relation};
 use crate::sql::{self, Class};
@@ -59,6 +59,8 @@ struct Finder<'a> {
     /// The schemas that may be looked through; `None` for any.
     schemas: Option<BTreeSet<Box<str>>>,
     changing: Option<&'a Changes>,
+    /// Names that relations of the session's own may have before the text is over.
+    own: &'a [Box<str>],
 }
 
 impl<'a> Finder<'a> {
@@ -69,7 +71,8 @@ impl<'a> Finder<'a> {
             changes.anything || changes.relations.iter().any(|known| **known == *name)
         });
         // The system's catalogue comes first, and all of its names begin so.
-        if changed || name.starts_with("pg_") || self.path.may_be_temporary(name) {
+        let own = self.path.may_be_temporary(name) || self.own.iter().any(|own| **own == *name);
+        if changed || own || name.starts_with("pg_") {
             return None;
         }
         let reachable = |schema: &str| match &self.schemas {
@@ -115,21 +118,27 @@ impl Session {
             });
         };
         let user = self.server_user();
-        let usual = catalog.search_path(user);
         // Within one text a name may be found in different ways.
-        let several = !parts.analysis.single && !parts.analysis.finding.paths.is_empty();
+        let several = !parts.analysis.single && changes_finding(parts);
         let finder = Finder {
             catalog,
             path: &self.search_path,
             schemas: match several {
                 true => None,
-                false => self.search_path.schemas(usual, user),
+                false => self.search_path.schemas(user),
             },
             changing: self.changes(),
+            own: match parts.analysis.single {
+                true => &[],
+                false => &parts.analysis.finding.temporary,
+            },
         };
         let mut own = facts.clone();
         own.incomplete = incomplete;
         qualify(&finder, &mut own, &parts.lineage().common);
+        if own.kinds != ["EXPLAIN"] && row_calls(catalog, &own) {
+            own.incomplete.get_or_insert(VOLATILE_FUNCTION);
+        }
         write_behind(catalog, &mut own);
         own.foreign_code |= own.reads.iter().any(|read| {
             let mut found = catalog.resolve(read);
@@ -146,13 +155,34 @@ impl Session {
             return None;
         }
         match self.any_catalog() {
-            Some((catalog, fresh)) => facts
-                .functions
-                .iter()
-                .find_map(|function| function_doubt(catalog, fresh, facts, function)),
+            Some((catalog, newest)) => {
+                // What the open transaction made, nobody else sees yet.
+                let changing = self.changes().is_some_and(|changes| changes.anything);
+                let fresh = newest && !changing;
+                let functions = &mut facts.functions.iter();
+                functions.find_map(|function| {
+                    let made = |known: &CatalogFunction| *known.schema != *"pg_catalog";
+                    let mut known = catalog.functions(sql::function_parts(function).1).iter();
+                    if changing && known.any(made) {
+                        return Some(VOLATILE_FUNCTION);
+                    }
+                    function_doubt(catalog, fresh, facts, function)
+                })
+            }
             None => facts.unknown_calls.then_some(UNKNOWN_FUNCTION),
         }
     }
+}
+
+/// A part of the text may change how the names behind it are found.
+fn changes_finding(parts: &Parts<'_>) -> bool {
+    let analysis = parts.analysis;
+    let by_name = !analysis.executes.is_empty() || !analysis.fetches.is_empty();
+    !analysis.finding.is_empty()
+        || analysis.unseen_settings
+        || analysis.cursor_settings
+        || by_name
+        || runs_unseen(parts.facts())
 }
 
 /// Gives names their schemas, where these are certain.
@@ -247,7 +277,13 @@ fn function_doubt(
 ) -> Option<&'static str> {
     let (schema, name) = sql::function_parts(function);
     let class = sql::class(name);
-    let meant = |made: &&CatalogFunction| schema.is_none_or(|schema| *made.schema == *schema);
+    // The session's own schema has a number behind its name.
+    let own = schema.is_some_and(|schema| schema.starts_with("pg_temp"));
+    let meant = |made: &&CatalogFunction| match schema {
+        Some(_) if own => made.schema.starts_with("pg_temp"),
+        Some(schema) => *made.schema == *schema,
+        None => true,
+    };
     let mut found = catalog.functions(name).iter().filter(meant).peekable();
     if found.peek().is_none() {
         // `(value).name` is a part of the value then. A call of what is not there fails, unless it was
@@ -258,6 +294,32 @@ fn function_doubt(
     found
         .any(|made| may_change(made, class))
         .then_some(VOLATILE_FUNCTION)
+}
+
+/// `row.f` is a column of the row, or calls the function `f` on it where there is no such column.
+fn row_calls(catalog: &Catalog, facts: &Facts) -> bool {
+    let has = |relation: &CatalogRelation, name: &str| {
+        relation.columns.iter().any(|column| *column.name == *name)
+    };
+    facts.columns_read.iter().any(|column| {
+        let Some(name) = column.name.as_deref() else {
+            return false;
+        };
+        let class = sql::class(name);
+        let made = catalog.functions(name).iter();
+        if !made.clone().any(|made| may_change(made, class)) {
+            return false;
+        }
+        let named = match &column.relation {
+            Some(relation) => core::slice::from_ref(relation),
+            None => &facts.reads,
+        };
+        let mut relations = named
+            .iter()
+            .flat_map(|named| catalog.resolve(named))
+            .peekable();
+        relations.peek().is_none() || !relations.all(|relation| has(relation, name))
+    })
 }
 
 fn may_change(made: &CatalogFunction, class: Option<Class>) -> bool {

@@ -51,6 +51,9 @@ pub(super) struct SearchPath {
     lost: bool,
     /// `$user` may be somebody else.
     role_changed: bool,
+    /// What the catalogue said that sessions begin with, each time that it was read: a later setting is
+    /// not for this session.
+    usual: Vec<Option<Box<str>>>,
     /// Names that relations of the session's own may have.
     temporary: BTreeSet<Box<str>>,
     /// Any name may be that of a relation of the session's own.
@@ -70,6 +73,7 @@ impl Default for SearchPath {
             reported: false,
             lost: false,
             role_changed: false,
+            usual: Vec::new(),
             temporary: BTreeSet::new(),
             any_temporary: false,
         }
@@ -90,16 +94,17 @@ impl SearchPath {
     }
 
     /// The schemas that may be looked through, whichever value it has; `None` if that can be any.
-    pub(super) fn schemas<'a>(
-        &'a self,
-        usual: Option<&'a str>,
-        user: &str,
-    ) -> Option<BTreeSet<Box<str>>> {
+    pub(super) fn schemas(&self, user: &str) -> Option<BTreeSet<Box<str>>> {
         let mut schemas = BTreeSet::new();
         let values = self.values.as_ref().filter(|_| !self.lost)?;
         for value in values {
             match value {
-                Value::Usual => schemas.extend(sql::schemas(usual?)?),
+                Value::Usual if self.usual.is_empty() => return None,
+                Value::Usual => {
+                    for usual in &self.usual {
+                        schemas.extend(sql::schemas(usual.as_deref()?)?);
+                    }
+                }
                 Value::Schemas(list) => schemas.extend(list.iter().cloned()),
             }
         }
@@ -110,6 +115,16 @@ impl SearchPath {
             schemas.insert(user.into());
         }
         Some(schemas)
+    }
+
+    /// The catalogue says what sessions of this role begin with.
+    pub(super) fn note_usual(&mut self, usual: Option<&str>) {
+        // Beyond the limit nothing is known.
+        let usual = usual.filter(|_| self.usual.len() < VALUES_MAX);
+        let mut known = self.usual.iter();
+        if !known.any(|known| known.as_deref() == usual) {
+            self.usual.push(usual.map(Into::into));
+        }
     }
 
     /// The name may be that of a relation of the session's own, which comes before all others.
@@ -263,6 +278,6 @@ impl Session {
 }
 
 /// It runs code that is not seen, which can make relations of the session's own and set anything.
-fn runs_unseen(facts: &Facts) -> bool {
+pub(super) fn runs_unseen(facts: &Facts) -> bool {
     judge::hides_code(facts) || facts.incomplete.is_some()
 }

@@ -225,10 +225,14 @@ pub fn understood(packet: &[u8], minor: u16) -> BytesMut {
 
 impl Begun {
     fn read(&mut self, name: &[u8], value: &[u8]) {
+        let options = name.eq_ignore_ascii_case(b"options");
         let said = if name.eq_ignore_ascii_case(b"search_path") {
             core::str::from_utf8(value).ok().map(Into::into)
-        } else if name.eq_ignore_ascii_case(b"options") && names_path(value) {
+        } else if options && names_path(value) {
             core::str::from_utf8(value).ok().and_then(path_option)
+        } else if options && *self != Self::Usual {
+            // Of options given twice the server takes the last.
+            None
         } else {
             return;
         };
@@ -254,8 +258,11 @@ fn names_path(options: &[u8]) -> bool {
 }
 
 /// The value in `-c search_path=…`, where the options say nothing that is harder to read: the server
-/// splits them at white space that has no backslash before it.
+/// splits them at white space that has no backslash before it, a vertical tab too.
 fn path_option(options: &str) -> Option<Box<str>> {
+    if options.contains(['\\', '\u{b}']) {
+        return None;
+    }
     let mut words = options.split_ascii_whitespace();
     let mut found = None;
     while let Some(word) = words.next() {
@@ -265,9 +272,6 @@ fn path_option(options: &str) -> Option<Box<str>> {
             _ => word.strip_prefix("-c")?,
         };
         let (name, value) = setting.split_once('=')?;
-        if value.contains('\\') {
-            return None;
-        }
         if name.replace('-', "_").eq_ignore_ascii_case("search_path")
             && found.replace(value.into()).is_some()
         {
