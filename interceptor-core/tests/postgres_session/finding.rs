@@ -260,6 +260,29 @@ fn a_function_that_sets_it_leaves_doubt() {
     ));
 }
 
+/// Read-only, a function that is not known may run: what it sets counts.
+#[test]
+fn a_function_in_a_read_only_session_leaves_doubt() {
+    let read_only = "---
+kind: Rule
+name: look
+spec:
+  match: {users: [app]}
+  then: {readOnly: true}
+";
+    let rules = RULES.replace("writes: [", "reads: [");
+    let mut pair = Pair::new(&format!("{rules}{read_only}"));
+    pair.relations = two_schemas();
+    pair.functions = vec![made("turns", Volatility::Volatile, "plpgsql")];
+    pair.client(&startup_with(&["search_path", "archive"]));
+    pair.server(&authentication(0, &[]));
+    let report = parameter_status("default_transaction_read_only", "on");
+    pair.server(&[report, settings()].concat());
+    assert!(!refused(&mut pair, "SELECT id FROM orders"));
+    assert!(!refused(&mut pair, "SELECT turns()"));
+    assert!(refused(&mut pair, "SELECT id FROM orders"));
+}
+
 #[test]
 fn a_relation_of_the_session_leaves_doubt() {
     for sql in [

@@ -93,6 +93,19 @@ fn sql_on_such_a_connection_is_judged() {
     assert!(!holds(&pair.to_server, "DROP TABLE"));
 }
 
+/// The server reads them as `false`, and all texts as SQL.
+#[test]
+fn replication_that_is_off_is_none() {
+    for value in ["f", "OFF", "of", "No", "n", "fal", "0"] {
+        let mut pair = connected(&format!("{RULES}{REPLICAS}"), value);
+        pair.client(&query("SHOW work_mem; DELETE FROM orders"));
+        assert!(!holds(&pair.to_server, "DELETE"), "{value}");
+    }
+    for value in ["t", "o", "on", "yes", "database", ""] {
+        assert!(connected(RULES, value).session.is_closed(), "{value}");
+    }
+}
+
 #[test]
 fn its_commands_mean_nothing_elsewhere() {
     let mut pair = Pair::running(&format!("{RULES}{REPLICAS}"));

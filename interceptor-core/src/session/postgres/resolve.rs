@@ -136,7 +136,7 @@ impl Session {
         let mut own = facts.clone();
         own.incomplete = incomplete;
         qualify(&finder, &mut own, &parts.lineage().common);
-        if own.kinds != ["EXPLAIN"] && row_calls(catalog, &own) {
+        if own.kinds != ["EXPLAIN"] && self.read_only.is_none() && row_calls(catalog, &own) {
             own.incomplete.get_or_insert(VOLATILE_FUNCTION);
         }
         write_behind(catalog, &mut own);

@@ -221,7 +221,9 @@ impl Session {
         let facts = judged.facts();
         let path = &mut self.search_path;
         let analysis = &judged.analysis;
-        if runs_unseen(facts) {
+        // In a session that is kept read-only a function is complete, and can change settings.
+        let unseen = self.read_only.is_some() && facts.unknown_calls;
+        if unseen || runs_unseen(facts) {
             path.doubt();
         }
         let set_config = |name: &alloc::string::String| name.ends_with("set_config");

@@ -193,9 +193,16 @@ fn startup_message(version: u32, mut reader: Reader<'_>) -> Result<Startup, Star
         .filter(|name: &String| !name.is_empty())
         .unwrap_or_else(|| startup.user.clone());
     startup.application = application.unwrap_or_default();
-    let off = ["false", "off", "no", "0"];
-    startup.replication = replication.is_some_and(|value: String| !off.contains(&value.as_str()));
+    startup.replication = replication.is_some_and(|value: String| !is_off(&value));
     Ok(startup)
+}
+
+/// The server reads the value as `false`: in any case, and by its first letters. To take it for
+/// replication would let a text pass that the server reads as SQL.
+fn is_off(value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    let starts = |word: &str, least: usize| value.len() >= least && word.starts_with(&*value);
+    value == "0" || starts("false", 1) || starts("no", 1) || starts("off", 2)
 }
 
 /// A StartupMessage without extensions of the protocol, for this minor version. `packet` is one that
