@@ -28,7 +28,7 @@ spec: {localUsers: [sam]}
 ---
 kind: Identity
 name: alice
-spec: {groups: [oncall, ci], is: [{users: [alice]}]}
+spec: {groups: [oncall, ci, analysts], is: [{users: [alice]}]}
 ---
 kind: Rule
 name: no-truncate

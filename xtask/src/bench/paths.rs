@@ -33,6 +33,8 @@ spec:
   protocol: postgres
   endpoints: ["10.77.2.2:5499"]
   default: allow
+  # It knows no TLS, and does not even decline it.
+  tls: {upstream: disable}
 ---
 kind: Rule
 name: no-drop

@@ -202,19 +202,24 @@ fn what_is_not_at_hand_lets_nobody_in() {
 
 #[test]
 fn a_password_does_not_go_in_clear() {
-    for (server, goes) in [(None, false), (Some(tls(1)), true)] {
-        let mut pair = pair(GATEWAY, None, server);
+    let verified = format!("{GATEWAY}\n  tls: {{upstream: verify-full, ca: system}}");
+    for (login, server, refusal) in [
+        (
+            GATEWAY,
+            None,
+            "in clear on a connection that is not encrypted",
+        ),
+        (GATEWAY, Some(tls(1)), "its certificate is not checked"),
+        (&verified, Some(tls(1)), ""),
+    ] {
+        let mut pair = pair(login, None, server);
         proves(&mut pair, &with_client("n,,", &[]), SCRAM);
         pair.forget();
         pair.server(&authentication(3, &[]));
-        if goes {
+        if refusal.is_empty() {
             server_hears(&mut pair, &with_zero("server-password"));
         } else {
-            refused(
-                &pair,
-                "28000",
-                "in clear on a connection that is not encrypted",
-            );
+            refused(&pair, "28000", refusal);
             assert!(pair.to_server.is_empty());
         }
     }

@@ -126,24 +126,29 @@ const GATEWAY: &str = "{gateway: {verifierFile: DIRECTORY/verifiers, credentials
 
 #[test]
 fn by_the_gateway_channels_are_bound_on_each_leg() -> Result<()> {
-    with_two_certificates("tls-login-gateway", GATEWAY, "require", |world, gateway| {
-        for binding in ["require", "prefer", "disable"] {
-            let psql = encrypted(world, "proven").setting("PGCHANNELBINDING", binding);
-            is(&psql, "proven")?;
-        }
-        gateway.event("identity", |event| event["method"] == "scram-sha-256-plus")?;
-        gateway.event("identity", |event| event["method"] == "scram-sha-256")?;
-        is(&plain(world, "proven"), "proven")?;
-        // MD5, and what goes in clear inside TLS.
-        is(&encrypted(world, "alice"), "hashed")?;
-        is(&encrypted(world, "bob"), "shown")?;
-        let text = refusal(&encrypted(world, "proven").setting("PGPASSWORD", "wrong"))?;
-        assert!(
-            text.contains("password authentication failed for user \"proven\""),
-            "{text}"
-        );
-        Ok(())
-    })
+    with_two_certificates(
+        "tls-login-gateway",
+        GATEWAY,
+        "verify-ca",
+        |world, gateway| {
+            for binding in ["require", "prefer", "disable"] {
+                let psql = encrypted(world, "proven").setting("PGCHANNELBINDING", binding);
+                is(&psql, "proven")?;
+            }
+            gateway.event("identity", |event| event["method"] == "scram-sha-256-plus")?;
+            gateway.event("identity", |event| event["method"] == "scram-sha-256")?;
+            is(&plain(world, "proven"), "proven")?;
+            // MD5, and what goes in clear inside TLS.
+            is(&encrypted(world, "alice"), "hashed")?;
+            is(&encrypted(world, "bob"), "shown")?;
+            let text = refusal(&encrypted(world, "proven").setting("PGPASSWORD", "wrong"))?;
+            assert!(
+                text.contains("password authentication failed for user \"proven\""),
+                "{text}"
+            );
+            Ok(())
+        },
+    )
 }
 
 #[test]
@@ -166,7 +171,7 @@ fn recovered_channels_are_bound_on_each_leg() -> Result<()> {
 
 #[test]
 fn asked_for_the_password_inside_tls() -> Result<()> {
-    for upstream in ["require", "disable"] {
+    for upstream in ["verify-ca", "disable"] {
         let name = format!("tls-login-password-{upstream}");
         with_two_certificates(&name, "password", upstream, |world, gateway| {
             for user in ["proven", "hashed"] {
@@ -176,7 +181,7 @@ fn asked_for_the_password_inside_tls() -> Result<()> {
                 assert!(text.contains(&expected), "{text}");
             }
             let shown = encrypted(world, "shown");
-            if upstream == "require" {
+            if upstream == "verify-ca" {
                 is(&shown, "shown")?;
             } else {
                 let text = refusal(&shown)?;

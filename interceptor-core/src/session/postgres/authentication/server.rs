@@ -104,6 +104,13 @@ impl Session {
             ));
         }
         let password = self.password()?.clone();
+        // Whoever is in between has a certificate too, and would ask for just this.
+        if !self.target.tls.upstream.verifies() {
+            return Err(String::from(
+                "it asks for the password in clear, and its certificate is not checked: \
+                 set `tls: {upstream: verify-full}` at the target",
+            ));
+        }
         sasl::encode_password(&mut self.to_server, &password);
         Ok(Answering::Said)
     }
